@@ -1,0 +1,136 @@
+"""The district as declared data: units, sites, assets, devices and how they are wired. No I/O here."""
+
+from typing import Literal
+
+import msgspec
+
+from rules.declared import Refused, decode
+
+
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One text in both languages of the screen."""
+
+    zh: str
+    en: str
+
+
+class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A responsible unit: ``functions`` it answers for, in ``territories`` (empty: everywhere)."""
+
+    id: str
+    name: Text
+    functions: tuple[str, ...]
+    territories: tuple[str, ...] = ()
+
+
+class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A place that incidents happen at. ``outline`` is a closed ring of (longitude, latitude), WGS 84 degrees."""
+
+    id: str
+    name: Text
+    kind: Literal["underpass", "road", "square"]
+    territory: str
+    outline: tuple[tuple[float, float], ...]
+
+
+class Road(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A centre line for the map, (longitude, latitude) in WGS 84 degrees, ``width_m`` in metres."""
+
+    name: Text
+    line: tuple[tuple[float, float], ...]
+    width_m: float
+
+
+class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An edge box in a street cabinet."""
+
+    id: str
+    name: Text
+
+
+class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One Modbus TCP endpoint of a gateway; one request is in flight on it at a time."""
+
+    id: str
+    gateway: str
+
+
+class Modbus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="modbus", tag_field="by"):
+    """A device on a bus, with its unit id (1 to 247)."""
+
+    bus: str
+    unit: int
+
+
+class Chirpstack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="chirpstack", tag_field="by"):
+    """A LoRaWAN device behind ChirpStack v4: ``dev_eui`` in lower-case hex."""
+
+    application: str
+    dev_eui: str
+
+
+class Onvif(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="onvif", tag_field="by"):
+    """A camera's ONVIF event broker, by its topic prefix."""
+
+    prefix: str
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sensor unit on an asset.
+
+    ``profile`` names the sensor model's file, ``component`` the asset's component code (GB/T 30428.2 style),
+    ``install`` the numbers of its installation (mounting height in m, background tilt in deg, nominal power in W).
+    """
+
+    id: str
+    kind: str
+    profile: str
+    gateway: str
+    site: str
+    asset: str
+    component: str
+    lon: float
+    lat: float
+    wire: Modbus | Chirpstack | Onvif
+    install: dict[str, float] = {}
+    probation: bool = False
+
+
+class District(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A district: ``function`` and ``territory`` of units decide dispatch; ``latitude``/``longitude`` are its centre."""
+
+    id: str
+    name: Text
+    unit: tuple[Unit, ...]
+    site: tuple[Site, ...]
+    gateway: tuple[Gateway, ...]
+    bus: tuple[Bus, ...]
+    device: tuple[Device, ...]
+    road: tuple[Road, ...] = ()
+
+
+def load_district(text: str, place: str) -> District:
+    """Read and check a district; ``Refused`` names the device that points nowhere or stands twice."""
+    district = decode(text, District, place)
+    known = {
+        "gateway": {gateway.id for gateway in district.gateway},
+        "site": {site.id for site in district.site},
+        "bus": {bus.id for bus in district.bus},
+    }
+    seen: set[str] = set()
+    for bus in district.bus:
+        _check(bus.gateway in known["gateway"], f"{place}: bus {bus.id}", f"no gateway `{bus.gateway}` is declared")
+    for device in district.device:
+        at = f"{place}: device {device.id}"
+        _check(device.id not in seen, at, "this id is declared twice")
+        _check(device.gateway in known["gateway"], at, f"no gateway `{device.gateway}` is declared")
+        _check(device.site in known["site"], at, f"no site `{device.site}` is declared")
+        if isinstance(device.wire, Modbus):
+            _check(device.wire.bus in known["bus"], at, f"no bus `{device.wire.bus}` is declared")
+        seen.add(device.id)
+    return district
+
+
+def _check(holds: bool, place: str, why: str) -> None:
+    if not holds:
+        raise Refused(place, why)

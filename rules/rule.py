@@ -1,0 +1,148 @@
+"""The rule language: what a rule says, as records. ``load_rules`` reads a pack of the catalog."""
+
+from typing import Literal
+
+import msgspec
+
+from rules.alert import Severity
+from rules.declared import Refused, decode, seconds
+from rules.district import Text
+
+
+class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"not_": "not"}):
+    """One comparison of a column, or a combination of conditions.
+
+    A comparison names a ``column`` (``level``, ``rate(level, 5min)``, ``unchanged(level)``, ``heard``) and exactly one of
+    ``above``, ``below``, ``equals``; ``clear`` is the level at which it stops being true (hysteresis). Numbers are in
+    the column's own unit.
+    """
+
+    column: str = ""
+    above: float | None = None
+    below: float | None = None
+    equals: float | None = None
+    clear: float | None = None
+    all: tuple["Condition", ...] = ()
+    any: tuple["Condition", ...] = ()
+    not_: "Condition | None" = None
+
+    def __post_init__(self) -> None:
+        shapes = [bool(self.column), bool(self.all), bool(self.any), self.not_ is not None]
+        if sum(shapes) != 1:
+            raise ValueError("a condition has exactly one of `column`, `all`, `any`, `not`")
+        limits = [limit for limit in (self.above, self.below, self.equals) if limit is not None]
+        if len(limits) != int(bool(self.column)):
+            raise ValueError(f"the condition on `{self.column}` needs exactly one of `above`, `below`, `equals`")
+        if self.clear is not None:
+            if self.above is not None and self.clear > self.above:
+                raise ValueError(f"`clear` of `{self.column}` lies above its limit; hysteresis needs it below")
+            if self.below is not None and self.clear < self.below:
+                raise ValueError(f"`clear` of `{self.column}` lies below its limit; hysteresis needs it above")
+            if self.equals is not None or not self.column:
+                raise ValueError("`clear` goes with `above` or `below` only")
+
+
+class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One step of a rule, mildest first. ``unconfirmed`` says what happens when confirmation does not come in time."""
+
+    name: str
+    severity: Severity
+    when: Condition
+    on_delay: str = "0s"
+    off_delay: str = "0s"
+    title: Text | None = None
+    unconfirmed: Literal["hold", "dispatch"] = "hold"
+    closes_road: bool = False
+
+    def __post_init__(self) -> None:
+        seconds(self.on_delay)
+        seconds(self.off_delay)
+
+
+class Confirm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an alert is confirmed before a crew is sent.
+
+    ``auto``: the edge's own on-delay is enough. ``corroborate``: at least ``needed`` other devices within ``within_m``
+    metres say so too, by an alert of one of the ``hazards`` raised not longer than ``window`` before, or still standing.
+    """
+
+    policy: Literal["auto", "corroborate"]
+    hazards: tuple[str, ...] = ()
+    needed: int = 1
+    within_m: float = 300.0
+    window: str = "10min"
+    wait: str = "5min"
+
+    def __post_init__(self) -> None:
+        seconds(self.window)
+        seconds(self.wait)
+        if (self.policy == "corroborate") != bool(self.hazards):
+            raise ValueError("`hazards` goes with the policy `corroborate`, and that policy needs it")
+
+
+class Runbook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the duty officer and the crew need to know; ``limit`` is the handling limit on a continuous clock."""
+
+    cause: Text
+    consequence: Text
+    response: Text
+    function: str
+    limit: str
+    source: str
+
+    def __post_init__(self) -> None:
+        seconds(self.limit)
+
+
+class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A told history that a rule must fire on, or stay quiet on.
+
+    ``points`` gives each metric as steps of (value, how long), read every ``every``; ``level`` is the highest level that
+    is expected to be raised (for ``fires_when``).
+    """
+
+    say: str
+    every: str
+    points: dict[str, tuple[tuple[float, str], ...]]
+    level: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule on one kind of device. ``case`` tells the city being sick from the sensor being sick."""
+
+    id: str
+    kind: str
+    hazard: str
+    case: Literal["city", "device"]
+    title: Text
+    level: tuple[Level, ...]
+    confirm: Confirm
+    runbook: Runbook
+    source: str
+    fires_when: tuple[Example, ...]
+    quiet_when: tuple[Example, ...]
+
+    def __post_init__(self) -> None:
+        if not self.level:
+            raise ValueError(f"rule `{self.id}` has no level")
+        ranks = [level.severity.rank for level in self.level]
+        if ranks != sorted(set(ranks)):
+            raise ValueError(f"the levels of rule `{self.id}` must rise in severity")
+        if not self.fires_when or not self.quiet_when:
+            raise ValueError(f"rule `{self.id}` needs examples that fire and that stay quiet")
+
+
+class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the catalog."""
+
+    rule: tuple[Rule, ...]
+
+
+def load_rules(text: str, place: str) -> tuple[Rule, ...]:
+    """Read one pack; ``Refused`` names file, rule and key."""
+    rules = decode(text, Pack, place).rule
+    ids = [rule.id for rule in rules]
+    for rule in rules:
+        if ids.count(rule.id) > 1:
+            raise Refused(f"{place}: rule {rule.id}", "this id is declared twice")
+    return rules

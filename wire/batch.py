@@ -1,0 +1,121 @@
+"""What crosses from gateway to cloud: batches, point tables, status, and the receipts that come back.
+
+MessagePack by msgspec, compressed with Zstandard. Sample columns travel as raw little-endian arrays: encoding is a copy,
+and Zstandard finds what repeats.
+"""
+
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import zstandard
+
+from rules.alert import Transition
+from rules.samples import POINT, QUALITY, TIME, VALUE, Block, PointTable
+
+CONTENT_TYPE = "application/vnd.streetwarden.batch+msgpack"
+MAX_BYTES = 4 * 1024 * 1024  # a batch that unpacks to more than this is garbage, not history
+T = TypeVar("T")
+
+
+class Malformed(ValueError):  # noqa: N818 - the sender should not send it again
+    """Bytes that are not what their topic says; sending them again would not help."""
+
+
+class Columns(msgspec.Struct, frozen=True, array_like=True):
+    """A block's columns as bytes, little-endian: int32, int64 (UTC ns), float64, uint8."""
+
+    point: bytes
+    taken_at: bytes
+    value: bytes
+    quality: bytes
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """One durable unit of a gateway's outbox: samples or alert transitions. ``(gateway, seq)`` is its identity.
+
+    ``seq`` counts over all lanes and survives restarts; no batch below ``settled_below`` will ever be sent again.
+    ``points`` is the digest of the point table that the samples' indices refer to.
+    """
+
+    gateway: str
+    boot: str
+    seq: int
+    settled_below: int
+    points: str
+    clock_ok: bool
+    samples: Columns | None = None
+    transitions: tuple[Transition, ...] = ()
+
+    def block(self) -> Block:
+        """The samples as columns; ``Malformed`` when they do not fit together."""
+        if self.samples is None:
+            return Block.empty()
+        try:
+            return Block(
+                np.frombuffer(self.samples.point, POINT),
+                np.frombuffer(self.samples.taken_at, TIME),
+                np.frombuffer(self.samples.value, VALUE),
+                np.frombuffer(self.samples.quality, QUALITY),
+            )
+        except ValueError as error:
+            raise Malformed(f"batch {self.seq} of {self.gateway}: {error}") from error
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The cloud's word that it has committed (or will never take) these batches; only then the outbox lets go."""
+
+    accepted: tuple[int, ...]
+    rejected: tuple[tuple[int, str], ...] = ()
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """One row of the gap ledger: what a gateway acquired in an hour (UTC ns of its start) and what became of it.
+
+    ``dropped`` counts samples by reason. ``stored`` on the cloud's side + ``filtered`` + ``dropped`` must reach
+    ``acquired``; what has not yet is in the outbox.
+    """
+
+    hour: int
+    acquired: int
+    filtered: int
+    sent: int
+    dropped: dict[str, int] = {}
+
+
+class Status(msgspec.Struct, frozen=True):
+    """A gateway's own account, sent every few seconds and on each change. ``at`` is UTC ns on the city's clock."""
+
+    gateway: str
+    boot: str
+    at: int
+    online: bool
+    outbox_batches: int
+    outbox_samples: int
+    tallies: tuple[Tally, ...]
+    devices_down: tuple[str, ...] = ()
+    counters: dict[str, int] = {}
+
+
+def columns(block: Block) -> Columns:
+    return Columns(
+        block.point.astype(POINT, copy=False).tobytes(),
+        block.taken_at.astype(TIME, copy=False).tobytes(),
+        block.value.astype(VALUE, copy=False).tobytes(),
+        block.quality.astype(QUALITY, copy=False).tobytes(),
+    )
+
+
+def encode(message: Batch | Receipt | Status | PointTable) -> bytes:
+    return zstandard.compress(msgspec.msgpack.encode(message), 1)
+
+
+def decode(payload: bytes, into: type[T]) -> T:
+    """The message in a payload; ``Malformed`` when it is not one."""
+    try:
+        # A frame states its size: one that claims too much is refused before a byte is allocated for it.
+        if zstandard.frame_content_size(payload) > MAX_BYTES:
+            raise Malformed(f"not a {into.__name__}: it unpacks to more than {MAX_BYTES} bytes")
+        return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(payload, MAX_BYTES), type=into)
+    except (zstandard.ZstdError, msgspec.DecodeError, MemoryError) as error:
+        raise Malformed(f"not a {into.__name__}: {error}") from error
