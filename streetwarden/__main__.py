@@ -1,0 +1,5 @@
+"""``python -m streetwarden`` is the command."""
+
+from streetwarden.cli import main
+
+main()

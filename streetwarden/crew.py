@@ -1,0 +1,82 @@
+"""The crew, verifier and clock-watcher of a run without a person: drives orders by the scenario's truth."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from streetwarden.centre import Centre
+from streetwarden.score import Incident, TruthFile, incident_of
+from wire.clock import Clock, from_iso
+
+PATROL_S = 1.0  # wall seconds between two looks when nothing happens
+
+
+class Crew:
+    """Follows the stream from outside, notes when it first saw each order, and works the orders off."""
+
+    def __init__(self, centre: Centre, clock: Clock, truth: Callable[[], TruthFile]) -> None:
+        self._centre = centre
+        self._clock = clock
+        self._truth = truth
+        self.first_seen: dict[str, int] = {}  # order → wall, UTC ns
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="watch the stream")
+            group.create_task(self._patrol(), name="work orders off")
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async for kind in self._centre.events():
+                    if kind == "work_order":
+                        await self._orders()
+            except httpx.HTTPError:
+                await asyncio.sleep(PATROL_S)  # the cloud is being restarted
+
+    async def _patrol(self) -> None:
+        while True:
+            try:
+                for order in await self._orders():
+                    await self._work(order)
+            except httpx.HTTPError:
+                pass  # an order that moved meanwhile, or a cloud that is away: the next round sees it as it is
+            await asyncio.sleep(PATROL_S)
+
+    async def _orders(self) -> list[Any]:
+        orders = await self._centre.items("/api/v1/work-orders")
+        seen = time.time_ns()
+        for order in orders:
+            self.first_seen.setdefault(order["id"], seen)
+        return orders
+
+    async def _work(self, order: dict[str, Any]) -> None:
+        """One step on one order: what is true in the street decides what the crew finds."""
+        allowed = order["actions"]
+        incident = incident_of(order, self._truth())
+        if "accept" in allowed:
+            await self._act(order, "accept", "crew")
+        elif "arrive" in allowed:
+            await self._act(order, "arrive", "crew")
+        elif "handle" in allowed and self._is_over(incident):
+            found = "handled" if incident else "nothing_there"
+            await self._act(order, "handle", "crew", finding=found)
+        elif "verify" in allowed:
+            outcome = {"outcome": "confirmed"} if incident else {"outcome": "misfire", "cause": "environment"}
+            await self._act(order, "verify", "verifier", **outcome)
+        elif "close" in allowed:
+            await self._act(order, "close", "officer")
+
+    def _is_over(self, incident: Incident | None) -> bool:
+        """Water must have gone before a crew can say it is handled; anything else they mend by hand."""
+        if incident is None or incident.hazard != "flood":
+            return True
+        return incident.end is not None and from_iso(incident.end) <= self._clock.now()
+
+    async def _act(self, order: dict[str, Any], action: str, role: str, **more: str) -> None:
+        body = {"action": action, "by": f"{role}-simulated", "role": role, "version": order["version"], **more}
+        await self._centre.post(f"/api/v1/work-orders/{order['id']}/actions", body)
