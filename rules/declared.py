@@ -3,6 +3,7 @@
 import difflib
 import re
 import tomllib
+from pathlib import PurePath
 from typing import TypeVar
 
 import msgspec
@@ -43,9 +44,16 @@ def decode(text: str, into: type[T], place: str) -> T:
 def convert(raw: object, into: type[T], place: str) -> T:
     """Turn parsed data into a record type, as ``decode`` does."""
     try:
-        return msgspec.convert(raw, into)
+        return msgspec.convert(raw, into, dec_hook=_from_text)
     except msgspec.ValidationError as error:
         raise Refused(place, _with_suggestion(str(error), into)) from error
+
+
+def _from_text(kind: type, value: object) -> object:
+    """Read what TOML writes as text: a path."""
+    if issubclass(kind, PurePath) and isinstance(value, str):
+        return kind(value)
+    raise NotImplementedError(f"no {kind.__name__} is read from TOML")
 
 
 def _with_suggestion(message: str, into: type) -> str:

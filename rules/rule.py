@@ -1,20 +1,22 @@
 """The rule language: what a rule says, as records. ``load_rules`` reads a pack of the catalog."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import msgspec
 
 from rules.alert import Severity
-from rules.declared import Refused, decode, seconds
+from rules.columns import SILENCE, parse
+from rules.declared import Refused, convert, decode, seconds
 from rules.district import Text
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"not_": "not"}):
     """One comparison of a column, or a combination of conditions.
 
-    A comparison names a ``column`` (``level``, ``rate(level, 5min)``, ``unchanged(level)``, ``heard``) and exactly one of
-    ``above``, ``below``, ``equals``; ``clear`` is the level at which it stops being true (hysteresis). Numbers are in
-    the column's own unit.
+    A comparison names a ``column`` (``level``, ``rate(level, 5min)``, ``unchanged(level)``, ``silence``) and exactly
+    one of ``above``, ``below``, ``equals``; ``clear`` is the level at which it stops being true (hysteresis). Numbers
+    are in the column's own unit.
     """
 
     column: str = ""
@@ -30,6 +32,8 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
         shapes = [bool(self.column), bool(self.all), bool(self.any), self.not_ is not None]
         if sum(shapes) != 1:
             raise ValueError("a condition has exactly one of `column`, `all`, `any`, `not`")
+        if self.column:
+            parse(self.column)
         limits = [limit for limit in (self.above, self.below, self.equals) if limit is not None]
         if len(limits) != int(bool(self.column)):
             raise ValueError(f"the condition on `{self.column}` needs exactly one of `above`, `below`, `equals`")
@@ -40,6 +44,13 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
                 raise ValueError(f"`clear` of `{self.column}` lies below its limit; hysteresis needs it above")
             if self.equals is not None or not self.column:
                 raise ValueError("`clear` goes with `above` or `below` only")
+
+    def comparisons(self) -> Iterator["Condition"]:
+        """Every comparison in it, in the order written."""
+        if self.column:
+            yield self
+        for part in (*self.all, *self.any, *((self.not_,) if self.not_ else ())):
+            yield from part.comparisons()
 
 
 class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +74,7 @@ class Confirm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an alert is confirmed before a crew is sent.
 
     ``auto``: the edge's own on-delay is enough. ``corroborate``: at least ``needed`` other devices within ``within_m``
-    metres say so too, by an alert of one of the ``hazards`` raised not longer than ``window`` before, or still standing.
+    metres say so too, by an alert of one of the ``hazards`` raised not longer than ``window`` before, or standing.
     """
 
     policy: Literal["auto", "corroborate"]
@@ -97,14 +108,22 @@ class Runbook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A told history that a rule must fire on, or stay quiet on.
 
-    ``points`` gives each metric as steps of (value, how long), read every ``every``; ``level`` is the highest level that
-    is expected to be raised (for ``fires_when``).
+    ``points`` gives each metric as steps of (value, how long), read every ``every``, or once at each step where
+    ``every`` is ``"change"`` (a device that reports on change). A value of ``nan`` is a stretch without a reading.
+    ``level`` is the highest level that is expected to be raised (for ``fires_when``).
     """
 
     say: str
     every: str
     points: dict[str, tuple[tuple[float, str], ...]]
     level: str = ""
+
+    def __post_init__(self) -> None:
+        if self.every != "change":
+            seconds(self.every)
+        for steps in self.points.values():
+            for _, lasts in steps:
+                seconds(lasts)
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,19 +147,47 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ranks = [level.severity.rank for level in self.level]
         if ranks != sorted(set(ranks)):
             raise ValueError(f"the levels of rule `{self.id}` must rise in severity")
+        names = [level.name for level in self.level]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rule `{self.id}` has two levels of one name")
+        for example in self.fires_when:
+            if example.level and example.level not in names:
+                raise ValueError(
+                    f"an example of rule `{self.id}` expects the level `{example.level}`, which it has not"
+                )
+        if any(comparison.column.strip() == SILENCE for level in self.level for comparison in level.when.comparisons()):
+            self._check_silence()
         if not self.fires_when or not self.quiet_when:
             raise ValueError(f"rule `{self.id}` needs examples that fire and that stay quiet")
 
+    @property
+    def watches_silence(self) -> bool:
+        """Whether it judges that nothing came, rather than what came."""
+        return self.level[0].when.column.strip() == SILENCE
+
+    def _check_silence(self) -> None:
+        # Silence is a deadline that every sample moves, not a number that samples bring: it stands alone.
+        level = self.level[0]
+        delayed = seconds(level.on_delay) or seconds(level.off_delay)
+        plain = level.when.column and level.when.above is not None and level.when.clear is None
+        if len(self.level) > 1 or not plain or delayed:
+            raise ValueError(
+                f"rule `{self.id}`: `silence` goes in one level as `above`, without `clear`, delays or company"
+            )
+
 
 class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of the catalog."""
+    """One file of the catalog, its rules not yet read."""
 
-    rule: tuple[Rule, ...]
+    rule: tuple[dict[str, Any], ...]
 
 
 def load_rules(text: str, place: str) -> tuple[Rule, ...]:
     """Read one pack; ``Refused`` names file, rule and key."""
-    rules = decode(text, Pack, place).rule
+    raw = decode(text, Pack, place).rule
+    rules = tuple(
+        convert(rule, Rule, f"{place}: rule {rule.get('id', f'number {number}')}") for number, rule in enumerate(raw, 1)
+    )
     ids = [rule.id for rule in rules]
     for rule in rules:
         if ids.count(rule.id) > 1:

@@ -53,8 +53,10 @@ class PointTable(msgspec.Struct, frozen=True):
     points: tuple[Point, ...]
 
     def digest(self) -> str:
-        """The table's version: batches name it, so that an index is never read against another table."""
-        return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:16]
+        """Tell the table's version: batches name it, so that an index is never read against another table."""
+        # An interval written as 10 arrives as 10.0: the digest is of the table as its receiver has it.
+        arrived = msgspec.msgpack.decode(msgspec.msgpack.encode(self), type=PointTable)
+        return hashlib.sha256(msgspec.msgpack.encode(arrived)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,8 +1,9 @@
 """The command ``streetwarden``: one entry for every part of the system."""
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -10,7 +11,11 @@ import uvloop
 from rules.declared import Refused
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="A city district's streets watch themselves.", rich_markup_mode=None
+    no_args_is_help=True,
+    add_completion=False,
+    help="A city district's streets watch themselves.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 gateway_app = typer.Typer(no_args_is_help=True, help="The process on the box in the street cabinet.")
 cloud_app = typer.Typer(no_args_is_help=True, help="Ingest, stores, work orders and the district centre's page.")
@@ -106,7 +111,7 @@ def profile_check(folder: Annotated[Path, typer.Argument(help="a folder of profi
         typer.echo(f"{file}: in order")
 
 
-def _run(main: "asyncio._CoroutineLike[int]") -> int:
+def _run(main: Coroutine[Any, Any, int]) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

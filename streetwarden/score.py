@@ -26,11 +26,11 @@ class Incident(msgspec.Struct, frozen=True):
 
 
 class TruthFile(msgspec.Struct, frozen=True):
-    """What the simulator writes; ``emitted`` counts per device the readings that its register or uplink gave away."""
+    """What the simulator writes; ``emitted`` counts by device: ``polls`` of its counter, ``uplinks`` it sent."""
 
     seed: int
     incidents: tuple[Incident, ...] = ()
-    emitted: dict[str, int] = {}
+    emitted: dict[str, dict[str, int]] = {}
 
 
 def read_truth(path: Path) -> TruthFile:
@@ -87,12 +87,14 @@ def judge(
     )
 
 
-def compare_counters(emitted: Mapping[str, int], stored: Mapping[str, Sequence[float]]) -> tuple[int, int]:
+def compare_counters(
+    emitted: Mapping[str, Mapping[str, int]], stored: Mapping[str, Sequence[float]]
+) -> tuple[int, int]:
     """Missing and duplicated readings: every value 1 … n of a poll counter must be in the store exactly once."""
     missing = duplicated = 0
     for device, values in stored.items():
         distinct = {int(value) for value in values}
-        missing += len(set(range(1, emitted.get(device, 0) + 1)) - distinct)
+        missing += len(set(range(1, emitted[device]["polls"] + 1)) - distinct)
         duplicated += len(values) - len(distinct)
     return missing, duplicated
 

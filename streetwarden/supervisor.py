@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 STOP_SECONDS = 2.5  # how long a part may take to stop by itself before it is killed
 RESTART_SECONDS = 0.5
@@ -25,6 +26,7 @@ class Part:
     log: Path
     process: asyncio.subprocess.Process | None = None
     starts: int = 0
+    down_s: float = RESTART_SECONDS
     wanted: bool = field(default=True)
 
 
@@ -35,7 +37,7 @@ class Supervisor:
         self.parts: dict[str, Part] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
 
-    async def __aenter__(self) -> "Supervisor":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -61,8 +63,9 @@ class Supervisor:
                     await watcher
             self.parts.pop(part.name, None)
 
-    def kill(self, name: str) -> None:
-        """SIGKILL, as a power cut would: the watcher starts the part again."""
+    def kill(self, name: str, down_s: float = RESTART_SECONDS) -> None:
+        """SIGKILL, as a power cut would: the part is started again after ``down_s`` seconds."""
+        self.parts[name].down_s = down_s
         process = self.parts[name].process
         if process is not None and process.returncode is None:
             process.kill()
@@ -87,7 +90,8 @@ class Supervisor:
         while part.wanted and part.process is not None:
             await part.process.wait()
             if part.wanted:
-                await asyncio.sleep(RESTART_SECONDS)
+                await asyncio.sleep(part.down_s)
+                part.down_s = RESTART_SECONDS
                 await self._spawn(part)
 
     @staticmethod

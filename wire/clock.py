@@ -32,6 +32,10 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """City time at a wall instant (UTC nanoseconds)."""
         return self.city + int((wall - self.wall) * self.speed) if self.speed != 1.0 else self.city + wall - self.wall
 
+    def wall_at(self, city: int) -> int:
+        """The wall instant (UTC nanoseconds) of an instant of city time."""
+        return self.wall + int((city - self.city) / self.speed) if self.speed != 1.0 else self.wall + city - self.city
+
     def wall_seconds(self, city_seconds: float) -> float:
         """How long a span of city time lasts on the wall."""
         return city_seconds / self.speed

@@ -1,0 +1,57 @@
+# Two commands: `make demo` to see it, `make test` to trust it. Both set up their own .venv first.
+# Needs Python 3.11 or newer, git and make. Another interpreter: make PYTHON=python3.12 …
+
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
+
+.PHONY: demo setup test lint bench storm-long kill-long lock clean
+.DELETE_ON_ERROR:
+
+demo: setup  # ARGS="--headless --for 90 --report FILE"
+	@$(BIN)/streetwarden demo $(ARGS)
+
+setup: .venv/demo.stamp
+
+.venv/demo.stamp: requirements/build.txt requirements/demo.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer, please: make PYTHON=python3.11")'
+	@echo "Setting up .venv: once, about a minute"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/demo.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/demo.stamp
+	@echo "Adding what the tests need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+test: .venv/dev.stamp  # ARGS go to pytest
+	@.ci/servers
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/dev.stamp
+	@set -e; for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each $(ARGS); done
+
+# The long forms of what CI runs over three seeds.
+storm-long kill-long: %-long: .venv/dev.stamp
+	@STREETWARDEN_SEEDS=1-20 $(BIN)/python -m pytest tests/acceptance -k $* --timeout 7200 $(ARGS)
+
+lock:  # pins every requirement with its hashes; needs uv
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+	  | $(LOCK) --output-file requirements/build.txt -
+	$(LOCK) --extra dev --output-file requirements/dev.txt pyproject.toml
+	$(LOCK) --extra demo --constraints requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

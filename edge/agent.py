@@ -1,0 +1,191 @@
+"""The edge's heart: gathers what arrived within a tick, judges it, and makes it durable before letting go."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from edge.filter import Filter
+from rules.alert import Transition
+from rules.samples import Block, PointTable
+from wire.clock import NANOSECONDS, Clock
+from wire.counted import Counted
+
+SLACK_S = 0.5  # wall: how far the watermark stays behind, for what was read but not yet put
+SAVE_EVERY_S = 10.0  # wall
+RETRY_S = 0.1
+RETRY_MOST_S = 5.0
+LAST_TICK_S = 2.0
+MOST_READINGS = 8192  # a tick that finds more leaves the rest to the next
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One device at one instant: samples that were taken together, as columns.
+
+    ``taken_at`` is UTC nanoseconds. ``settle`` is called once the reading is safe (it acknowledges an MQTT message).
+    """
+
+    point: NDArray[np.int32]
+    taken_at: int
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+    settle: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tick:
+    """What one tick must make durable, in one transaction.
+
+    Of ``acquired`` samples, ``filtered`` need not be sent; ``block`` holds the rest.
+    """
+
+    acquired: int
+    filtered: int
+    block: Block
+    transitions: list[Transition]
+    engine_state: bytes | None
+
+
+class Judge(Protocol):
+    """What the agent needs of ``rules.engine.Engine``."""
+
+    def evaluate(self, block: Block) -> list[Transition]: ...
+
+    def advance(self, until_ns: int) -> list[Transition]: ...
+
+    def save(self) -> bytes: ...
+
+
+class Agent:
+    """Runs the ticks of one gateway.
+
+    Parameters
+    ----------
+    table, engine
+        The gateway's points, and the engine that judges them (restored by the caller).
+    intake
+        Where the sources put their readings; bounded, so that a full one holds the sources back.
+    append
+        Makes a tick durable. When it raises, the same tick is tried again until it is taken: nothing is lost, and
+        nothing is judged twice.
+    clock
+        The city's clock.
+    tick_s
+        Wall seconds between ticks.
+    keep
+        The filter of the points (``edge.sources.filter_of``); without one everything is kept.
+    counted
+        Where failures are counted.
+    """
+
+    def __init__(
+        self,
+        table: PointTable,
+        engine: Judge,
+        intake: asyncio.Queue[Reading],
+        append: Callable[[Tick], Awaitable[None]],
+        clock: Clock,
+        tick_s: float = 0.1,
+        *,
+        keep: Filter | None = None,
+        counted: Counted | None = None,
+    ) -> None:
+        nothing = np.zeros(len(table.points))
+        self._engine = engine
+        self._intake = intake
+        self._append = append
+        self._clock = clock
+        self._tick_s = tick_s
+        self._filter = keep or Filter(nothing - 1.0, nothing.astype(np.int64))
+        self._counted = counted or Counted()
+        self._saved_at = -SAVE_EVERY_S
+
+    async def run(self) -> None:
+        """Tick until cancelled; what has arrived by then is made durable in one last tick, within two wall seconds."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            tick = asyncio.create_task(self._tick(), name="tick")
+            try:
+                # A tick begun is ended: what it has drained is nowhere else.
+                await asyncio.shield(tick)
+                due = max(due + self._tick_s, loop.time())
+                await asyncio.sleep(due - loop.time())
+            except asyncio.CancelledError:
+                await self._end(tick)
+                raise
+
+    async def _end(self, tick: "asyncio.Task[None]") -> None:
+        try:
+            async with asyncio.timeout(LAST_TICK_S):
+                await tick
+                await self._tick()
+        except TimeoutError:
+            self._counted.add("edge_unstored_ticks_total")
+            log.warning("stopped with a tick that could not be stored", waited_s=LAST_TICK_S)
+
+    async def _tick(self) -> None:
+        watermark = self._clock.now() - int(SLACK_S * self._clock.speed * NANOSECONDS)
+        readings = await self._drain()
+        block = _block(readings)
+        transitions = self._engine.evaluate(block) if readings else []
+        if self._intake.empty():  # else something older than the watermark still waits: no promise yet
+            transitions += self._engine.advance(watermark)
+        kept = block.take(self._filter.keep(block))
+        state = self._state_if_due(bool(transitions))
+        if not readings and not transitions and state is None:
+            return
+        await self._until_appended(Tick(len(block), len(block) - len(kept), kept, transitions, state))
+        for reading in readings:
+            if reading.settle is not None:
+                reading.settle()
+
+    async def _drain(self) -> list[Reading]:
+        """Take what is there, and what sources held back by a full intake put as soon as there is room."""
+        readings: list[Reading] = []
+        while not self._intake.empty() and len(readings) < MOST_READINGS:
+            while not self._intake.empty() and len(readings) < MOST_READINGS:
+                readings.append(self._intake.get_nowait())
+            await asyncio.sleep(0)
+        return readings
+
+    def _state_if_due(self, changed: bool) -> bytes | None:
+        now = asyncio.get_running_loop().time()
+        if not changed and now - self._saved_at < SAVE_EVERY_S:
+            return None
+        self._saved_at = now
+        return self._engine.save()
+
+    async def _until_appended(self, tick: Tick) -> None:
+        pause = RETRY_S
+        while True:
+            try:
+                await self._append(tick)
+            except Exception as error:  # noqa: BLE001 - the supervisor of the one step that must not lose anything
+                self._counted.add("edge_append_failures_total")
+                if pause == RETRY_S:
+                    log.warning("tick not stored, kept and tried again", error=repr(error), samples=tick.acquired)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, RETRY_MOST_S)
+            else:
+                return
+
+
+def _block(readings: list[Reading]) -> Block:
+    if not readings:
+        return Block.empty()
+    sizes = [len(reading.point) for reading in readings]
+    return Block(
+        np.concatenate([reading.point for reading in readings]),
+        np.repeat(np.array([reading.taken_at for reading in readings], np.int64), sizes),
+        np.concatenate([reading.value for reading in readings]),
+        np.concatenate([reading.quality for reading in readings]),
+    )

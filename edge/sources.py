@@ -1,0 +1,136 @@
+"""The MQTT source: every message to its device and decoder, every bad one counted, told and out of the way."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from edge.agent import Reading
+from edge.decoders import chirpstack, onvif
+from edge.decoders.payload import Decoded
+from edge.installed import Installed, filter_of, installed, table_of
+from edge.profile import Field
+from rules.district import Chirpstack, Onvif
+from rules.samples import QUALITY, VALUE, Quality
+from wire.batch import Malformed
+from wire.clock import NANOSECONDS, Clock
+from wire.counted import Counted
+from wire.session import Delivery
+
+__all__ = ["Installed", "MqttSource", "Put", "filter_of", "installed", "table_of"]
+
+AHEAD_S = 60.0  # city: a stamp further in the future than this is a clock fault
+MOST_TOLD = 1000  # topics whose fault is remembered as told
+
+log = structlog.get_logger(__name__)
+Put = Callable[[Reading], Awaitable[None]]
+
+
+class Messages(Protocol):
+    """What the source needs of ``wire.session.Session``."""
+
+    async def receive(self) -> Delivery: ...
+
+    def acknowledge(self, delivery: Delivery) -> None: ...
+
+
+class MqttSource:
+    """Turns messages of LoRaWAN sensors and cameras into readings.
+
+    A reading acknowledges its message when it settles; a message that gives none is acknowledged at once.
+    """
+
+    def __init__(self, places: Iterable[Installed], clock: Clock, counted: Counted | None = None) -> None:
+        self._clock = clock
+        self._counted = counted or Counted()
+        self._uplinks: dict[str, Installed] = {}
+        self._cameras: dict[str, Installed] = {}
+        for place in places:
+            match place.device.wire:
+                case Chirpstack(application=application, dev_eui=dev_eui):
+                    self._uplinks[f"application/{application}/device/{dev_eui}/event/up"] = place
+                case Onvif(prefix=prefix):
+                    self._cameras[prefix] = place
+        self._newest: dict[tuple[str, ...], int] = {}
+        self._told: set[str] = set()
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """The topic filters of its devices."""
+        return (*self._uplinks, *(f"{prefix}{onvif.MARK}#" for prefix in self._cameras))
+
+    async def run(self, session: Messages, put: Put) -> None:
+        """Serve a session until cancelled."""
+        while True:
+            delivery = await session.receive()
+            reading = self.take(delivery.topic, delivery.payload, partial(session.acknowledge, delivery))
+            if reading is None:
+                session.acknowledge(delivery)
+            else:
+                await put(reading)
+
+    def take(self, topic: str, payload: bytes, settle: Callable[[], None] | None = None) -> Reading | None:
+        """Read one message; None when it says nothing new, which is counted under its own name."""
+        place = self._uplinks.get(topic) or self._cameras.get(topic.partition(onvif.MARK)[0])
+        if place is None:
+            self._leave_out("unknown_device", topic, "no device of this gateway has this topic")
+            return None
+        try:
+            if isinstance(place.device.wire, Onvif):
+                decoded = onvif.decode(place.profile, topic, payload)
+            else:
+                decoded = chirpstack.decode(place.profile, payload)
+        except Malformed as error:
+            self._leave_out("malformed", topic, str(error))
+            return None
+        self._told.discard(topic)
+        if decoded is None:
+            self._counted.add("edge_undeclared_messages_total")
+            return None
+        if self._is_repeat(place, decoded):
+            self._counted.add("edge_repeated_messages_total")
+            return None
+        return self._reading(place, decoded, settle)
+
+    def _is_repeat(self, place: Installed, decoded: Decoded) -> bool:
+        """Tell a message that came before: a camera's retained state, or one that the broker delivers again."""
+        newest = self._newest.get((place.device.id, *decoded.values))
+        if newest is None:
+            return False
+        # A late uplink is history that counts; a camera's older state is only ever a replay.
+        return decoded.taken_at <= newest if isinstance(place.device.wire, Onvif) else decoded.taken_at == newest
+
+    def _reading(self, place: Installed, decoded: Decoded, settle: Callable[[], None] | None) -> Reading:
+        now = self._clock.now()
+        clock_fault = decoded.taken_at > now + AHEAD_S * NANOSECONDS
+        samples = [_judge(decoded.values, quantity) for quantity in place.profile.field]
+        value = np.array([value for value, _ in samples], VALUE)
+        quality = np.array([quality for _, quality in samples], QUALITY)
+        if clock_fault:
+            # Its own stamp would make everything after it late: it gets the time of its arrival, and is not judged.
+            self._counted.add("edge_clock_fault_messages_total")
+            quality[:] = Quality.BAD_CLOCK
+            return place.reading(now, value, quality, settle)
+        key = (place.device.id, *decoded.values)
+        self._newest[key] = max(decoded.taken_at, self._newest.get(key, decoded.taken_at))
+        return place.reading(decoded.taken_at, value, quality, settle)
+
+    def _leave_out(self, why: str, topic: str, detail: str) -> None:
+        self._counted.add(f"edge_{why}_messages_total")
+        if topic not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(topic)
+            log.warning("message left out", why=why, topic=topic, detail=detail)
+
+
+def _judge(values: Mapping[str, float], field: Field) -> tuple[float, Quality]:
+    """Value and quality of one field; NaN when the message does not have it."""
+    value = values.get(field.metric)
+    if value is None:
+        return np.nan, Quality.GOOD
+    if not np.isfinite(value):
+        return 0.0, Quality.BAD_SENTINEL
+    if field.range is not None and not field.range[0] <= value <= field.range[1]:
+        return 0.0, Quality.BAD_RANGE
+    return value, Quality.GOOD

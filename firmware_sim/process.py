@@ -1,0 +1,180 @@
+"""The simulator's process: world, instruments, transports, truth and control under one task group."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import structlog
+import uvloop
+
+from edge.profile import load_profiles
+from firmware_sim.cable import Cable
+from firmware_sim.control import Control
+from firmware_sim.instruments import Instruments
+from firmware_sim.modbus import Bus, Unit
+from firmware_sim.mqtt import Radio
+from firmware_sim.scenario import Scenario, check, load_scenario
+from firmware_sim.street import Street, put_back
+from firmware_sim.telling import Telling
+from firmware_sim.truth import TruthFile
+from firmware_sim.world import World
+from rules.declared import Refused, decode
+from rules.district import District, Modbus, load_district
+from wire.clock import Clock
+from wire.session import Broker, Session
+
+log = structlog.get_logger(__name__)
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one simulated district needs to know. A port of 0, or a bus that is not named, gets a free one.
+
+    ``scenario`` is a shipped scenario's name or a path; ``truth`` is where the truth file goes; ``sensors`` is the
+    broker that covers and cameras publish to (none: they stay silent); ``broker`` is where the gateways' cables lead,
+    ``cable`` the port that each gateway dials instead of it. Scenario time 0 is ``clock.city``.
+    """
+
+    district: str
+    seed: int
+    truth: str
+    scenario: str = "storm"
+    clock: Clock = Clock()
+    bus: dict[str, int] = {}
+    sensors: Broker | None = None
+    broker: Broker | None = None
+    cable: dict[str, int] = {}
+    control_port: int = 0
+    host: str = "127.0.0.1"
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration; ``Refused`` names the file and the key."""
+    config = decode(path.read_text(encoding="utf-8"), Config, str(path))
+    if config.cable and config.broker is None:
+        raise Refused(f"{path}: cable", "a cable needs a `broker` to lead to")
+    return config
+
+
+async def run(config: Config) -> None:
+    """Run the district until cancelled; ``Refused`` when what is declared does not fit together."""
+    district, scenario = _declared(config)
+    _check_names(config, district)
+    start = config.clock.city or config.clock.now()
+    world = World(district, scenario, config.seed, start)
+    instruments = Instruments(world)
+    buses = buses_of(district, instruments, config.clock)
+    cables = [Cable(name, config.broker.host, config.broker.port) for name in config.cable if config.broker]
+
+    async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
+        for bus in buses:
+            await opened.enter_async_context(bus.door.open(config.bus.get(bus.name, 0), config.host))
+        for cable in cables:
+            await opened.enter_async_context(cable.door.open(config.cable[cable.gateway], config.host))
+
+        def spawn(cable: Cable) -> None:
+            tasks.create_task(put_back(cable), name=f"put back the cable of {cable.gateway}")
+
+        radio: Radio | None = None
+        talking: asyncio.Task[None] | None = None
+        if config.sensors is not None:
+            session = Session(config.sensors, f"sensors-{district.id}", (), clean=True)
+            radio = Radio(
+                Telling(district, instruments, start), await opened.enter_async_context(session), config.clock
+            )
+            talking = tasks.create_task(radio.run(), name="radio")
+        truth = TruthFile(Path(config.truth), world, config.clock, lambda: _emitted(buses, radio))
+
+        def hush() -> None:
+            for bus in buses:
+                bus.hush()
+            if talking is not None:
+                talking.cancel()
+            truth.write()
+
+        control = Control(Street(world, config.clock, cables, spawn), hush)
+        await opened.enter_async_context(control.door.open(config.control_port))
+        tasks.create_task(truth.run(), name="truth")
+        opened.callback(truth.write)  # the last word, however the run ends
+        log.info(
+            "simulator ready",
+            devices=len(district.device),
+            bus={bus.name: bus.door.port for bus in buses},
+            cable={cable.gateway: cable.door.port for cable in cables},
+            control=control.door.port,
+            scenario=scenario.name,
+            seed=config.seed,
+        )
+
+
+def _declared(config: Config) -> tuple[District, Scenario]:
+    file = Path(config.district)
+    if not file.is_file():
+        raise Refused(config.district, "no such file; `district` is the path of a district's TOML file")
+    district = load_district(file.read_text(encoding="utf-8"), config.district)
+    scenario, place = load_scenario(config.scenario)
+    check(scenario, district, place)
+    return district, scenario
+
+
+def buses_of(district: District, instruments: Instruments, clock: Clock) -> list[Bus]:
+    """Every bus of a district with its units; ``Refused`` names a device whose profile is not a Modbus one."""
+    profiles = load_profiles()
+    units: dict[str, list[Unit]] = {bus.id: [] for bus in district.bus}
+    for device in district.device:
+        if isinstance(device.wire, Modbus):
+            profile = profiles.get(device.profile)
+            if profile is None or not profile.point:
+                raise Refused(f"device {device.id}", f"`{device.profile}` is no Modbus profile of this version")
+            units[device.wire.bus].append(Unit(device, profile, instruments))
+    return [Bus(name, there, clock) for name, there in units.items()]
+
+
+def _check_names(config: Config, district: District) -> None:
+    for what, named, known in (
+        ("bus", config.bus, {bus.id for bus in district.bus}),
+        ("cable", config.cable, {gateway.id for gateway in district.gateway}),
+    ):
+        for name in named:
+            if name not in known:
+                raise Refused(f"{what}.{name}", f"{config.district} declares none of that id")
+
+
+def _emitted(buses: list[Bus], radio: Radio | None) -> dict[str, dict[str, int]]:
+    emitted = {device: counts for bus in buses for device, counts in bus.counters().items()}
+    if radio is not None:
+        emitted |= {device: {"uplinks": count} for device, count in radio.published.items()}
+    return dict(sorted(emitted.items()))
+
+
+async def _until_signalled(config: Config) -> None:
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+
+    def stop() -> None:
+        if not task.cancelling():  # a second signal must not cut the clean-up short
+            task.cancel()
+
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run(config)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``python -m firmware_sim.process CONFIG.toml``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        sys.exit("usage: python -m firmware_sim.process CONFIG.toml")
+    try:
+        uvloop.run(_until_signalled(load_config(Path(given[0]))))
+    except Refused as refused:
+        sys.exit(str(refused))
+
+
+if __name__ == "__main__":
+    main()

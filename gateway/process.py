@@ -1,0 +1,159 @@
+"""The process on the box: ``python -m gateway.process CONFIG.toml``.
+
+Every part is a task of one group. Lost connections and silent devices are daily life and handled where they happen; a
+task that ends in an error is a fault of ours: the process stops, says so and exits with 1, and whoever supervises it
+(systemd, the demo) starts it again on what the outbox holds.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from edge.agent import Agent, Reading
+from edge.poller import ModbusBus
+from edge.sources import MqttSource, filter_of
+from gateway.config import GatewayConfig, declared_of, load_config
+from gateway.health import Health, will
+from gateway.outbox import Outbox
+from gateway.uplink import Uplink
+from rules.declared import Refused
+from rules.engine import Engine, OtherState
+from wire.counted import Counted
+from wire.session import NotConnected, Session
+from wire.topics import receipt
+
+INTAKE_READINGS = 4096
+GOODBYE_S = 0.3
+
+log = structlog.get_logger(__name__)
+
+
+async def run(config: GatewayConfig) -> None:
+    """Poll, judge, keep and send until SIGTERM or SIGINT; an ``ExceptionGroup`` when a part failed."""
+    declared = declared_of(config)
+    gateway, clock, counted = config.gateway, config.clock, Counted()
+    engine = Engine(declared.table, declared.rules)
+    intake: asyncio.Queue[Reading] = asyncio.Queue(INTAKE_READINGS)
+    source = MqttSource(declared.places, clock, counted)
+    buses = [
+        ModbusBus(
+            name,
+            address.host,
+            address.port,
+            [place for place in declared.places if getattr(place.device.wire, "bus", None) == name],
+            clock,
+            counted,
+            timeout_s=address.timeout_s,
+        )
+        for name, address in config.buses.items()
+    ]
+    async with AsyncExitStack() as stack:
+        outbox = await stack.enter_async_context(
+            Outbox(Path(config.data), declared.table, clock, config.outbox, counted)
+        )
+        await _restore(engine, outbox, counted)
+        agent = Agent(
+            declared.table,
+            engine,
+            intake,
+            outbox.append,
+            clock,
+            config.tick_s,
+            keep=filter_of(declared.places),
+            counted=counted,
+        )
+        link = Session(
+            config.broker,
+            f"{gateway}-uplink",
+            [receipt(gateway)],
+            will=will(gateway, outbox.boot, clock),
+            counted=counted,
+        )
+        await stack.enter_async_context(link)
+        health = Health(
+            gateway, outbox, link, clock, counted, lambda: tuple(device for bus in buses for device in bus.down)
+        )
+        stop = _stop_signal()
+        async with asyncio.TaskGroup() as tasks:
+            sources = [
+                tasks.create_task(bus.run(intake.put), name=f"bus {name}")
+                for name, bus in zip(config.buses, buses, strict=True)
+            ]
+            if source.subscriptions:
+                session = Session(
+                    config.sensors or config.broker, f"{gateway}-sensors", source.subscriptions, counted=counted
+                )
+                await stack.enter_async_context(session)
+                sources.append(tasks.create_task(source.run(session, intake.put), name="sensors"))
+            judging = tasks.create_task(agent.run(), name="agent")
+            sending = [
+                tasks.create_task(Uplink(gateway, outbox, link, clock, counted).run(), name="uplink"),
+                tasks.create_task(health.run(), name="status"),
+            ]
+            log.info("gateway runs", gateway=gateway, points=len(declared.table.points), rules=len(declared.rules))
+            await stop.wait()
+            # From the street to the cloud, so that what was read is kept: the agent ends with one last tick.
+            for part in (sources, [judging], sending):
+                for task in part:
+                    task.cancel()
+                await asyncio.wait(part)
+        with contextlib.suppress(NotConnected, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await health.tell(online=False)
+    log.info("gateway stopped", gateway=gateway)
+
+
+async def _restore(engine: Engine, outbox: Outbox, counted: Counted) -> None:
+    state = await outbox.engine_state()
+    if state is None:
+        return
+    try:
+        engine.restore(state)
+    except OtherState as error:
+        counted.add("gateway_engine_fresh_starts_total")
+        log.warning("the engine starts fresh", why=str(error))
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the process; exits with 2 when the configuration is refused, with 1 when a part failed."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        raise SystemExit("usage: python -m gateway.process CONFIG.toml")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        config = load_config(Path(given[0]))
+    except Refused as error:
+        sys.stderr.write(f"refused: {error}\n")
+        raise SystemExit(2) from error
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(config))
+    except BaseExceptionGroup as failed:
+        log.critical("gateway failed", gateway=config.gateway, exc_info=failed)
+        raise SystemExit(1) from failed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""The demo's cloud process: the cloud as it is, and the demo's own routes: ``CONFIG.toml STREET_URL [CREW_URL]``."""
+
+import sys
+from pathlib import Path
+
+import uvloop
+
+from cloud.config import load_config
+from cloud.process import run
+from streetwarden.street import mount
+
+
+def main() -> None:
+    configuration, street, *crew = sys.argv[1:]
+    uvloop.run(run(load_config(Path(configuration)), mount(street, crew[0] if crew else None)))
+
+
+if __name__ == "__main__":
+    main()

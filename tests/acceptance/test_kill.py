@@ -1,0 +1,131 @@
+"""``kill -9`` of gateways, cloud and broker at random instants while 600 samples a second flow: nothing is lost twice.
+
+The instruments count their own polls; the test reads every value back from the store through the API. Only a gateway's
+own death may cost readings: those of the tick that it had not appended yet.
+"""
+
+import asyncio
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streetwarden.demo import COUNTER, drained, hush
+from streetwarden.score import judge, read_truth
+from tests import planted_cloud
+from tests.running import SPEED, Running, running, swarm_city
+from tests.seeds import seeds
+from tests.servers import Server, mosquitto
+from wire.clock import NANOSECONDS
+
+FLOW_S = 36.0  # wall seconds
+KILLS = 6
+TICK_S = 1.0  # a tick, its commit and the poll under way, on a machine whose two cores are shared
+VICTIMS = ("gw-0", "gw-1", "cloud", "broker")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", seeds())
+def test_kills_lose_nothing_that_was_appended(seed: int, tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as broker:
+        asyncio.run(_survive(seed, tmp_path, broker))
+
+
+async def _survive(seed: int, folder: Path, broker: Server) -> None:
+    city = swarm_city(
+        folder,
+        seed,
+        per_minute=10.0,
+        length_s=FLOW_S * SPEED,
+        lasts_s=110.0,
+        broker_port=broker.port,
+        cloud_module="tests.planted_cloud",
+    )
+    async with running(city) as up:
+        deaths = await _kill_at_random(up, broker, random.Random(seed))
+        assert planted_cloud.marks(city.folder) == {"receipt", "acknowledgement"}, "a planted kill did not strike"
+        alerts = await up.centre.items("/api/v1/alerts")
+        orders = await up.centre.items("/api/v1/work-orders")
+        await hush(up.assembly)
+        balance = await drained(up.centre, city.clock.now() + int(NANOSECONDS * SPEED))
+        truth = read_truth(up.assembly.truth)
+
+        assert balance["total"]["in_flight"] == 0, balance
+        assert balance["total"]["missing"] == 0, balance
+        assert balance["total"]["dropped"] == {}, balance
+        lost = 0
+        for device, emitted in truth.emitted.items():
+            readings = await up.centre.items(f"/api/v1/devices/{device}/samples", metric=COUNTER)
+            lost += _check_counter(device, emitted["polls"], readings, deaths, up)
+        gateway_deaths = sum(len(deaths[victim]) for victim in ("gw-0", "gw-1"))
+        polls = sum(emitted["polls"] for emitted in truth.emitted.values())
+        sys.stdout.write(
+            f"seed {seed}: {polls} polls, {lost} lost to {gateway_deaths} deaths of a gateway, "
+            f"{len(alerts)} alerts, {len(orders)} orders\n"
+        )
+
+        covers = [order for order in orders if order["hazard"] == "cover"]
+        scored, counted, _, details = judge(truth, covers, alerts)
+        assert covers, "no lid was told of: the run proves nothing about orders"
+        assert (counted.duplicate, scored.misfires) == (0, 0), details
+        assert len({order["incident"] for order in orders}) == len(orders)
+
+
+async def _kill_at_random(up: Running, broker: Server, chance: random.Random) -> dict[str, list[int]]:
+    """Kill and restart until the flow has lasted; wall instants (UTC ns) of death and of being up again, by victim."""
+    deaths: dict[str, list[int]] = {victim: [] for victim in VICTIMS}
+    began = time.monotonic()
+    # Each victim at least once, a few twice; the last one has time to come back.
+    victims = [*VICTIMS, *chance.choices(VICTIMS, k=KILLS - len(VICTIMS))]
+    chance.shuffle(victims)
+    instants = sorted(chance.uniform(4.0, FLOW_S - 4.0) for _ in victims)
+    restarts = []
+    for victim, instant in zip(victims, instants, strict=True):
+        await asyncio.sleep(max(0.0, began + instant - time.monotonic()))
+        down_s = 0.2 * 50 ** chance.random()  # 0.2 to 10 s, short ones as likely as long ones
+        deaths[victim].append(time.time_ns())
+        if victim == "broker":
+            await asyncio.to_thread(broker.kill)
+            restarts.append(asyncio.create_task(_restart(broker, down_s)))
+        else:
+            up.supervisor.kill(victim, down_s)
+    await asyncio.gather(*restarts)
+    await asyncio.sleep(max(0.0, began + FLOW_S - time.monotonic()))
+    await up.centre.until_ready(20.0)
+    return deaths
+
+
+async def _restart(broker: Server, down_s: float) -> None:
+    await asyncio.sleep(down_s)
+    await asyncio.to_thread(broker.restart)
+
+
+def _check_counter(
+    device: str, polls: int, readings: list[list[Any]], deaths: dict[str, list[int]], up: Running
+) -> int:
+    """Every poll 1 … n is stored once, but for gaps with a death of the device's gateway in them; how many are lost."""
+    stored = [(int(value), at_ms) for at_ms, value, quality in readings if quality == 0]
+    values = [value for value, _ in stored]
+    assert len(values) == len(set(values)), f"{device}: a reading is stored twice"
+    assert values == sorted(values), f"{device}: readings are out of order"
+    ends = (polls + 1, readings[-1][0])
+    lost = 0
+    for (before, left_ms), (after, right_ms) in zip(stored, [*stored[1:], ends], strict=True):
+        if after == before + 1:
+            continue
+        lost += after - before - 1
+        bus = int(device.removeprefix("monitor-")) % 4
+        own = [_city_ms(up, death) for death in deaths[f"gw-{bus % 2}"]]
+        slack_ms = TICK_S * SPEED * 1000
+        assert any(left_ms - slack_ms <= death <= right_ms + slack_ms for death in own), (
+            f"{device}: polls {before + 1} to {after - 1} are missing, and its gateway was alive"
+        )
+        assert after - before - 1 <= len(own), f"{device}: a death cost more than the one reading of its tick"
+    return lost
+
+
+def _city_ms(up: Running, wall: int) -> float:
+    return up.city.clock.city_at(wall) / 1e6

@@ -1,0 +1,165 @@
+"""The MQTT source: routing, replays, clock faults, bad messages. The decoders' vectors are in tests/golden."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from edge.agent import Reading
+from edge.profile import load_profiles
+from edge.sources import MqttSource, installed, table_of
+from rules.district import load_district
+from rules.samples import Quality
+from wire.clock import Clock, from_iso
+from wire.counted import Counted
+from wire.session import Delivery
+
+PLACE = Path(__file__).parents[2] / "streetwarden/district/district.toml"
+DISTRICT = load_district(PLACE.read_text("utf-8"), PLACE.name)
+TABLE = table_of(DISTRICT, "gw-north", load_profiles())
+UPLINK = "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124136b000042/event/up"
+WATER = "camera-n1/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&1/2/StandingWater"
+START = from_iso("2026-06-18T11:30:00Z")
+
+
+def _source() -> tuple[MqttSource, Counted]:
+    counted = Counted()
+    # A clock that does not move: the city stands at START.
+    clock = Clock(wall=0, city=START, speed=1e-30)
+    return MqttSource(installed(DISTRICT, "gw-north", load_profiles()), clock, counted), counted
+
+
+def _told(reading: Reading | None) -> dict[tuple[str, str], float]:
+    assert reading is not None
+    points = [TABLE.points[row] for row in reading.point]
+    return {(p.device, p.metric): float(value) for p, value in zip(points, reading.value, strict=True)}
+
+
+def _uplink(time: str, **measured: object) -> bytes:
+    return json.dumps({"time": time, "object": measured}).encode()
+
+
+def _water(time: str, inside: bool) -> bytes:
+    return json.dumps({"UtcTime": time, "Source": {"Rule": "StandingWater"}, "Data": {"IsInside": inside}}).encode()
+
+
+def test_subscribes_to_its_own_devices_only() -> None:
+    source, _ = _source()
+    assert UPLINK in source.subscriptions
+    assert "camera-n1/onvif-ej/#" in source.subscriptions
+    assert len(source.subscriptions) == 5
+
+
+def test_an_uplink_becomes_a_reading_with_its_own_time() -> None:
+    source, _ = _source()
+    reading = source.take(UPLINK, _uplink("2026-06-18T11:29:58Z", angle_x=3.6, angle_y=3.2, angle_z=88, battery=97))
+    assert _told(reading) == pytest.approx(
+        {
+            ("cover-n1", "angle_x"): 3.6,
+            ("cover-n1", "angle_y"): 3.2,
+            ("cover-n1", "angle_z"): 88.0,
+            ("cover-n1", "battery"): 97.0,
+            ("cover-n1", "tilt_change"): 5.0,
+        }
+    )
+    assert reading is not None
+    assert reading.taken_at == from_iso("2026-06-18T11:29:58Z")
+
+
+def test_an_impossible_angle_is_bad_and_so_is_what_derives_from_it() -> None:
+    source, _ = _source()
+    reading = source.take(UPLINK, _uplink("2026-06-18T11:29:58Z", angle_x="NaN", angle_y=400, battery=97))
+    assert _told(reading) == {
+        ("cover-n1", "angle_x"): 0.0,
+        ("cover-n1", "angle_y"): 0.0,
+        ("cover-n1", "battery"): 97.0,
+        ("cover-n1", "tilt_change"): 0.0,
+    }
+    assert reading is not None
+    assert reading.quality.tolist() == [Quality.BAD_SENTINEL, Quality.BAD_RANGE, Quality.GOOD, Quality.BAD_SENTINEL]
+
+
+def test_a_retained_replay_is_not_a_new_reading() -> None:
+    source, counted = _source()
+    assert _told(source.take(WATER, _water("2026-06-18T11:29:00Z", inside=True))) == {
+        ("camera-n1", "standing_water"): 1.0
+    }
+    assert source.take(WATER, _water("2026-06-18T11:29:00Z", inside=True)) is None
+    assert source.take(WATER, _water("2026-06-18T11:28:00Z", inside=False)) is None
+    assert counted["edge_repeated_messages_total"] == 2
+    assert source.take(WATER, _water("2026-06-18T11:29:01Z", inside=False)) is not None
+    assert source.take(WATER, b"") is None
+    assert counted["edge_undeclared_messages_total"] == 1
+
+
+def test_a_late_uplink_counts_but_a_redelivered_one_does_not() -> None:
+    source, counted = _source()
+    assert source.take(UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)) is not None
+    assert source.take(UPLINK, _uplink("2026-06-18T11:09:00Z", angle_x=1)) is not None
+    assert source.take(UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)) is None
+    assert counted["edge_repeated_messages_total"] == 1
+
+
+def test_a_stamp_from_the_future_is_a_clock_fault() -> None:
+    source, counted = _source()
+    reading = source.take(WATER, _water("2036-01-01T00:00:00Z", inside=True))
+    assert reading is not None
+    assert reading.taken_at == START
+    assert reading.quality.tolist() == [Quality.BAD_CLOCK]
+    assert counted["edge_clock_fault_messages_total"] == 1
+    # and it does not shut out what comes after it
+    assert source.take(WATER, _water("2026-06-18T11:29:30Z", inside=True)) is not None
+
+
+class _Deliveries:
+    """A session that has these messages and then nothing; it remembers what was acknowledged."""
+
+    def __init__(self, *messages: tuple[str, bytes]) -> None:
+        self.waiting = [Delivery(topic, payload, False, "", n, 1, 1) for n, (topic, payload) in enumerate(messages)]
+        self.acknowledged: list[int] = []
+        self.empty = asyncio.Event()
+
+    async def receive(self) -> Delivery:
+        if not self.waiting:
+            self.empty.set()
+            await asyncio.Event().wait()
+        return self.waiting.pop(0)
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.acknowledged.append(delivery.message_id)
+
+
+def test_what_gives_no_reading_is_counted_told_and_acknowledged_and_the_next_passes() -> None:
+    structlog.reset_defaults()
+    source, counted = _source()
+    messages = _Deliveries(
+        ("application/x/device/y/event/up", b"{}"),
+        (UPLINK, b"\xff"),
+        (UPLINK, b'{"object":{"angle_x":[]}}'),
+        (UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)),
+    )
+
+    async def scenario() -> list[Reading]:
+        readings: asyncio.Queue[Reading] = asyncio.Queue(10)
+        running = asyncio.create_task(source.run(messages, readings.put))
+        await messages.empty.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return [readings.get_nowait() for _ in range(readings.qsize())]
+
+    with capture_logs() as logs:
+        (reading,) = asyncio.run(scenario())
+    assert counted.snapshot() == {"edge_malformed_messages_total": 2, "edge_unknown_device_messages_total": 1}
+    assert [(line["why"], line["topic"]) for line in logs] == [
+        ("unknown_device", "application/x/device/y/event/up"),
+        ("malformed", UPLINK),
+    ]
+    # the good one waits for its settlement
+    assert messages.acknowledged == [0, 1, 2]
+    assert reading.settle is not None
+    reading.settle()
+    assert messages.acknowledged == [0, 1, 2, 3]
