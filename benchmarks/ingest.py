@@ -52,13 +52,13 @@ def payloads() -> list[list[bytes]]:
     for seq in range(GROUP * GROUPS):
         taken_at = np.full(len(point), T0 + seq * 10**9, TIME) + np.repeat(np.arange(DEVICES), METRICS) * 10**6
         block = Block(point, taken_at, np.round(generator.normal(2.0, 0.3, len(point)), 3).astype(VALUE), quality)
-        made.append(encode(Batch("gw-north", "boot", seq, 0, digest, True, columns(block))))
+        made.append(encode(Batch("gw-north", "boot", seq, 0, 0, digest, True, columns(block))))
     return [made[first : first + GROUP] for first in range(0, len(made), GROUP)]
 
 
 def opened(group: list[bytes]) -> list[SampleBatch]:
     batches = [decode(payload, Batch) for payload in group]
-    return [SampleBatch(batch.gateway, batch.seq, TABLE, batch.block()) for batch in batches]
+    return [SampleBatch(batch.gateway, batch.seq, batch.hour, TABLE, batch.block()) for batch in batches]
 
 
 async def ours(timeseries: TimeSeries, groups: list[list[bytes]]) -> float:

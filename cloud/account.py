@@ -26,12 +26,17 @@ class Amounts(msgspec.Struct, frozen=True):
 
 
 class GatewayBalance(msgspec.Struct, frozen=True):
-    """One gateway's line; ``last_seen_at`` is city time, UTC nanoseconds."""
+    """One gateway's line; ``last_seen_at`` is city time, UTC nanoseconds.
+
+    ``devices_down`` and ``counters`` are the gateway's own, as it last told them.
+    """
 
     id: str
     state: State
     last_seen_at: int | None
     amounts: Amounts
+    devices_down: tuple[str, ...] = ()
+    counters: dict[str, int] = {}
 
 
 class View(msgspec.Struct, frozen=True):
@@ -64,7 +69,9 @@ class Account:
         self._committed_at_status = 0
 
     def told(self, status: Status) -> None:
-        if self.status is None or status.at >= self.status.at:  # a will was written long before it is told
+        # A will was written long before it is told. A status counts even when it is stamped before the last one: else a
+        # clock that was ahead once would keep its gateway from ever being heard again.
+        if self.status is None or status.online or status.at >= self.status.at:
             self.tallies.update((tally.hour, tally) for tally in status.tallies)
             # All that was committed when the status before came is acquired by now: what exceeds it came twice.
             self.twice = max(0, self._committed_at_status - self._kept())
@@ -72,6 +79,11 @@ class Account:
             self.status = status
         elif not status.online:
             self.status = msgspec.structs.replace(self.status, online=False)
+
+    def line(self, now: float) -> GatewayBalance:
+        """Draw its line at a wall instant, monotonic seconds."""
+        down, counters = (self.status.devices_down, self.status.counters) if self.status else ((), {})
+        return GatewayBalance(self.gateway, self.state(now), self.last_seen_at, self.amounts(), down, counters)
 
     def state(self, now: float) -> State:
         if self.status is None or not self.status.online or self.heard_at is None or now - self.heard_at >= SILENT_S:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import OperationalError
 
 from cloud import events
-from cloud.account import SILENT_S, Account, GatewayBalance, HourBalance, View, total
+from cloud.account import SILENT_S, Account, HourBalance, View, total
 from cloud.store import Store, metadata
 from cloud.timeseries.port import TimeSeries
 from wire.batch import Status, Tally
@@ -77,7 +77,7 @@ class Balance:
         self._changed.set()
 
     def stored(self, gateway: str, hour: int, samples: int) -> None:
-        """Count samples that were committed; ``hour`` as ``SampleBatch.hour``."""
+        """Count samples that were committed; ``hour`` as ``Batch.hour``."""
         committed = self._account(gateway).committed
         committed[hour] = committed.get(hour, 0) + samples
         self._changed.set()
@@ -85,13 +85,14 @@ class Balance:
     def view(self) -> View:
         """Draw the balance now."""
         now = self._monotonic()
-        lines = tuple(
-            GatewayBalance(account.gateway, account.state(now), account.last_seen_at, account.amounts())
-            for account in self._accounts.values()
-        )
+        lines = tuple(account.line(now) for account in self._accounts.values())
         everything = total([line.amounts for line in lines])
         twice = any(account.twice for account in self._accounts.values())
         return View(everything.missing == 0 and not twice, lines, everything)
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Every gateway's own counters, as it last told them."""
+        return {name: account.status.counters for name, account in self._accounts.items() if account.status}
 
     def hours(self, gateway: str) -> list[HourBalance]:
         """List a gateway's gap ledger, the oldest hour first."""

@@ -15,15 +15,13 @@ import structlog
 
 from cloud.timeseries.port import SampleBatch
 from rules.samples import PointTable
-from wire.batch import Batch, Malformed, Receipt, Status, decode
+from wire.batch import CONTENT_TYPE, Batch, Malformed, Receipt, Seq, Status, decode
 from wire.counted import Counted
 from wire.session import Delivery
 from wire.topics import Lane, parse_up
 
 T = TypeVar("T")
 M = TypeVar("M", PointTable, Status)
-
-MAX_SEQ = 2**63 - 1
 
 _NOUNS = {Lane.POINTS: "tables", Lane.STATUS: "statuses"}
 
@@ -80,7 +78,7 @@ class _NotTaken(Exception):  # noqa: N818 - named by what happened to the messag
 class _Numbered(msgspec.Struct):
     """All that need be readable of a batch to reject it."""
 
-    seq: int
+    seq: Seq
 
 
 class Gate:
@@ -92,7 +90,7 @@ class Gate:
         self._counted = counted
 
     def known(self, group: Iterable[Delivery]) -> list[Sent]:
-        """Name gateway and lane of each delivery; left out are those that nobody we know has sent."""
+        """Name gateway and lane of each delivery; left out are those that nobody we know has sent, or not for us."""
         named = [self._try(delivery, partial(self._sent, delivery)) for delivery in group]
         return [sent for sent in named if sent is not None]
 
@@ -128,6 +126,9 @@ class Gate:
         if gateway not in self._gateways:
             noun = _NOUNS.get(lane, "batches")
             raise _NotTaken(f"ingest_unknown_gateway_{noun}_total", f"gateway {gateway} is not onboarded")
+        if delivery.content_type not in ("", CONTENT_TYPE):
+            why = f"it says it is {delivery.content_type}; this lane takes {CONTENT_TYPE}"
+            raise _NotTaken("ingest_wrong_content_messages_total", why)
         return Sent(delivery, gateway, lane)
 
     def _samples(self, sent: Sent) -> SampleBatch:
@@ -144,7 +145,7 @@ class Gate:
         if outside or table.gateway != batch.gateway:
             why = f"{outside} samples of batch {batch.seq} lie outside point table {batch.points} of {table.gateway}"
             raise _NotTaken("ingest_outside_table_batches_total", why, batch.seq, "outside_point_table")
-        return SampleBatch(batch.gateway, batch.seq, table, block)
+        return SampleBatch(batch.gateway, batch.seq, batch.hour, table, block)
 
 
 def _message(sent: Sent, into: type[M]) -> M:
@@ -164,8 +165,6 @@ def _batch(sent: Sent) -> Batch:
         batch = decode(payload, Batch)
     except Malformed as error:
         raise _NotTaken("ingest_malformed_batches_total", str(error), _seq(payload), "malformed") from error
-    if not 0 <= batch.seq <= MAX_SEQ:
-        raise _NotTaken("ingest_malformed_batches_total", f"no batch has the number {batch.seq}")
     if batch.gateway != sent.gateway:
         why = f"batch {batch.seq} names gateway {batch.gateway}"
         raise _NotTaken("ingest_foreign_batches_total", why, batch.seq, "foreign_gateway")
@@ -177,7 +176,6 @@ def _batch(sent: Sent) -> Batch:
 
 def _seq(payload: bytes) -> int | None:
     try:
-        seq = decode(payload, _Numbered).seq
+        return decode(payload, _Numbered).seq
     except Malformed:
         return None
-    return seq if 0 <= seq <= MAX_SEQ else None

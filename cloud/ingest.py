@@ -25,7 +25,7 @@ from wire.batch import CONTENT_TYPE, Batch, Status, encode
 from wire.clock import Clock
 from wire.counted import Counted
 from wire.session import Delivery, NotConnected, PublishRefused
-from wire.topics import Lane, receipt, up
+from wire.topics import ROOT, UP_FROM_ALL, Lane, receipt, up
 
 T = TypeVar("T")
 
@@ -34,9 +34,10 @@ RETRY_S = 0.2
 RETRY_MOST_S = 5.0
 MISCONFIGURED_S = 30.0
 
-# What the two sessions subscribe to. Point tables come with the samples, in their order.
+# What the two sessions subscribe to. Point tables come with the samples, in their order, and so does what stands under
+# no lane's topic: it is counted there, and what the alerts' session has is passed over.
 ALERT_TOPICS = (up("+", Lane.ALERT), up("+", Lane.STATUS))
-SAMPLE_TOPICS = (up("+", Lane.POINTS), up("+", Lane.LIVE), up("+", Lane.BACKFILL))
+SAMPLE_TOPICS = (UP_FROM_ALL,)
 
 alert_ledger = Table(
     "alert_ledger",
@@ -144,7 +145,7 @@ class Ingest:
 
     async def commit_samples(self, group: Sequence[Delivery]) -> Answers:
         """Commit a group's point tables, then its samples; what the receipts shall say."""
-        known = self._gate.known(group)
+        known = self._gate.known(_not_alerts(group))
         await self._keep_tables(known)
         answers = Answers()
         read = [self._gate.samples(sent, answers) for sent in known if sent.lane is not Lane.POINTS]
@@ -245,7 +246,12 @@ class Ingest:
             except TimeoutError:
                 return
             group = [first, *self._samples.receive_waiting(GROUP - 1)]
-            known = self._gate.known(group)
+            known = self._gate.known(_not_alerts(group))
             await self._keep_tables(known)
             self._counted.add("ingest_let_go_batches_total", sum(sent.lane is not Lane.POINTS for sent in known))
             self.acknowledge(self._samples, group)
+
+
+def _not_alerts(group: Sequence[Delivery]) -> list[Delivery]:
+    own = tuple(topic.removeprefix(f"{ROOT}/+") for topic in ALERT_TOPICS)
+    return [delivery for delivery in group if not delivery.topic.endswith(own)]

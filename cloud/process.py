@@ -23,8 +23,8 @@ from cloud.registry import Registry
 from cloud.store import Store
 from cloud.timeseries.port import Retry, TimeSeries
 from cloud.timeseries.stores import open_timeseries
-from rules.declared import Refused
 from wire.counted import Counted
+from wire.refusing import refusing
 from wire.session import Session
 
 STOP_WITHIN_S = 1  # wall: how long answers under way may take once we stop
@@ -64,12 +64,24 @@ async def run(config: Config, extend: Callable[[FastAPI], None] | None = None) -
         await balance.load(timeseries)
         desk = Desk(registry, events, clock, counted)
         ingest = Ingest(alerts, samples, store, timeseries, desk, points, balance, gateways, clock, counted)
-        app = create_app(desk, store, events, balance, timeseries, points, registry, clock, counted)
+        app = create_app(
+            desk,
+            store,
+            events,
+            balance,
+            timeseries,
+            points,
+            registry,
+            clock,
+            counted,
+            ingest.troubles,
+            config.http.host,
+        )
         if extend is not None:
             extend(app)
         servers = [_server(app, config.http.host, config.http.port)]
         if config.lan is not None:
-            crew_app = create_crew_app(app.state.context, config.lan.token)
+            crew_app = create_crew_app(app.state.context, config.lan.host, config.lan.token)
             servers.append(_server(crew_app, config.lan.host, config.lan.port))
         async with asyncio.TaskGroup() as group:
             working = [
@@ -128,13 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) != 1:
         raise SystemExit("give one configuration file, as in `python -m cloud.process cloud.toml`")
-    try:
-        config = load_config(Path(given[0]))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(config))
-    except Refused as error:
-        sys.stderr.write(f"refused: {error}\n")
-        raise SystemExit(2) from error
+    with refusing(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(load_config(Path(given[0]))))
 
 
 if __name__ == "__main__":

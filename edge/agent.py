@@ -30,7 +30,8 @@ log = structlog.get_logger(__name__)
 class Reading:
     """One device at one instant: samples that were taken together, as columns.
 
-    ``taken_at`` is UTC nanoseconds. ``settle`` is called once the reading is safe (it acknowledges an MQTT message).
+    ``taken_at`` is UTC nanoseconds. ``settle`` is called once the reading, and every reading put before it, is safe: it
+    acknowledges an MQTT message.
     """
 
     point: NDArray[np.int32]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge.agent import Reading
 from edge.filter import Filter
 from edge.profile import INSTALL, Derived, Profile
-from rules.declared import Refused
+from rules.declared import Refused, nearest
 from rules.district import Device, District
 from rules.samples import BAD, POINT, QUALITY, VALUE, Point, PointTable, Quality
 from wire.clock import NANOSECONDS
@@ -116,7 +116,7 @@ def _profile_of(device: Device, profiles: Mapping[str, Profile]) -> Profile:
     place = f"device {device.id}"
     profile = profiles.get(device.profile)
     if profile is None:
-        raise Refused(f"{place}: profile", f"no profile `{device.profile}` is known; there are {', '.join(profiles)}")
+        raise Refused(f"{place}: profile", f"no profile `{device.profile}` is known{nearest(device.profile, profiles)}")
     protocol = type(device.wire).__name__.lower()
     if protocol != profile.profile.protocol:
         raise Refused(f"{place}: wire", f"is {protocol}, but `{profile.id}` speaks {profile.profile.protocol}")

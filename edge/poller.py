@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge.agent import Reading
 from edge.codec import Codec
-from edge.drivers.modbus import Connection, Failed, Unreachable
+from edge.drivers.modbus import Connection, Declined, Failed, Garbled, Unreachable
 from edge.installed import Installed
 from edge.plan import plan
 from edge.profile import Profile
@@ -40,7 +40,8 @@ class ModbusBus:
     clock
         The city's clock: intervals count on it, and ``taken_at`` is its time when the reply came.
     counted
-        Where polls that failed or were skipped are counted.
+        Where polls that failed or were skipped are counted: every poll that failed adds one under its kind's name, so
+        a register map that is not the device's own shows as a steady ``edge_poll_exception_02_total``.
     timeout_s
         Wall seconds that one answer may take.
     """
@@ -127,13 +128,17 @@ class ModbusBus:
         self, polled: "_Polled", failure: Failed, pause: float, put: Callable[[Reading], Awaitable[None]]
     ) -> None:
         now = self._clock.now()
-        self._counted.add(f"edge_poll_{failure.name}_total")
+        name = f"edge_poll_{failure.name}_total"
+        self._counted.add(name)
         polled.failures += 1
         self._schedule(polled, now)
+        told = self._log.bind(device=polled.place.device.id, profile=polled.place.profile.id, why=str(failure))
+        if polled.failures == 1 and isinstance(failure, Declined | Garbled):
+            told.warning("bad answer", counter=name)  # silence is daily life on a bus; a wrong answer is not
         if polled.failures >= DOWN_AFTER:
             polled.due = max(polled.due, now + int(pause * self._clock.speed * NANOSECONDS))
             if polled.failures == DOWN_AFTER:
-                self._log.warning("device is down", device=polled.place.device.id, why=str(failure))
+                told.warning("device is down", counter=name)
             if polled.failures == DOWN_AFTER or now - polled.told_at >= TELL_EVERY_S * NANOSECONDS:
                 polled.told_at = now
                 await put(polled.place.bad(now, Quality.BAD_COMMS))

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Literal
 
 import msgspec
 
 from rules.declared import Refused, decode
+from wire.files import declared_in, read
 
 INSTALL = "install."
 _WORDS = {"bit": 1, "u16": 1, "s16": 1, "u32": 2, "s32": 2, "f32": 2}
@@ -152,16 +154,15 @@ def load_profile(text: str, place: str) -> Profile:
     return profile
 
 
-def load_profiles() -> dict[str, Profile]:
-    """Read the shipped profiles, by id."""
-    files = [file for file in resources.files("edge").joinpath("profiles").iterdir() if file.name.endswith(".toml")]
-    profiles = [
-        (file.name, load_profile(file.read_text("utf-8"), file.name)) for file in sorted(files, key=lambda f: f.name)
-    ]
-    for name, profile in profiles:
-        if name != f"{profile.id}.toml":
-            raise Refused(f"{name}: profile.id", f"is `{profile.id}`; a profile is named as its file")
-    return {profile.id: profile for _, profile in profiles}
+def load_profiles(folder: Traversable | None = None) -> dict[str, Profile]:
+    """Read the profiles of a folder (the shipped one), by id; ``Refused`` names the file and the key."""
+    profiles: dict[str, Profile] = {}
+    for file in declared_in(folder or resources.files("edge") / "profiles"):
+        profile = load_profile(read(file), str(file))
+        if file.name != f"{profile.id}.toml":
+            raise Refused(f"{file}: profile.id", f"is `{profile.id}`; a profile is named as its file")
+        profiles[profile.id] = profile
+    return profiles
 
 
 def _check_names(profile: Profile, place: str) -> None:

@@ -12,10 +12,10 @@ from edge.decoders import chirpstack, onvif
 from edge.decoders.payload import Decoded
 from edge.installed import Installed, filter_of, installed, table_of
 from edge.profile import Field
-from rules.district import Chirpstack, Onvif
-from rules.samples import QUALITY, VALUE, Quality
+from rules.district import Chirpstack, Device, Onvif
+from rules.samples import POINT, QUALITY, VALUE, Quality
 from wire.batch import Malformed
-from wire.clock import NANOSECONDS, Clock
+from wire.clock import NANOSECONDS, Clock, iso
 from wire.counted import Counted
 from wire.session import Delivery
 
@@ -39,27 +39,43 @@ class Messages(Protocol):
 class MqttSource:
     """Turns messages of LoRaWAN sensors and cameras into readings.
 
-    A reading acknowledges its message when it settles; a message that gives none is acknowledged at once.
+    A reading acknowledges its message when it settles; a message that gives none is acknowledged at once. A repeat
+    gives a reading without samples: it waits its turn behind its first copy, which may not be safe yet.
+
+    The source hears whole ChirpStack applications, so that a sensor nobody has declared is noticed; ``elsewhere`` are
+    the devices of other gateways, which are none of its business. A camera has a topic prefix of its own: a strange
+    one is not heard.
     """
 
-    def __init__(self, places: Iterable[Installed], clock: Clock, counted: Counted | None = None) -> None:
+    def __init__(
+        self,
+        places: Iterable[Installed],
+        clock: Clock,
+        counted: Counted | None = None,
+        elsewhere: Iterable[Device] = (),
+    ) -> None:
         self._clock = clock
         self._counted = counted or Counted()
         self._uplinks: dict[str, Installed] = {}
         self._cameras: dict[str, Installed] = {}
         for place in places:
             match place.device.wire:
-                case Chirpstack(application=application, dev_eui=dev_eui):
-                    self._uplinks[f"application/{application}/device/{dev_eui}/event/up"] = place
+                case Chirpstack() as wire:
+                    self._uplinks[_uplink_topic(wire)] = place
                 case Onvif(prefix=prefix):
                     self._cameras[prefix] = place
+        self._elsewhere = {_uplink_topic(device.wire) for device in elsewhere if isinstance(device.wire, Chirpstack)}
         self._newest: dict[tuple[str, ...], int] = {}
-        self._told: set[str] = set()
+        self._told: dict[str, str] = {}  # by topic, the fault that stands told
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """The topic filters of its devices."""
-        return (*self._uplinks, *(f"{prefix}{onvif.MARK}#" for prefix in self._cameras))
+        applications = dict.fromkeys(topic.split("/")[1] for topic in self._uplinks)
+        return (
+            *(_uplink_topic(Chirpstack(application, "+")) for application in applications),
+            *(f"{prefix}{onvif.MARK}#" for prefix in self._cameras),
+        )
 
     async def run(self, session: Messages, put: Put) -> None:
         """Serve a session until cancelled."""
@@ -72,27 +88,30 @@ class MqttSource:
                 await put(reading)
 
     def take(self, topic: str, payload: bytes, settle: Callable[[], None] | None = None) -> Reading | None:
-        """Read one message; None when it says nothing new, which is counted under its own name."""
+        """Read one message; None when it says nothing, which is counted under its own name."""
+        if topic in self._elsewhere:
+            return None
         place = self._uplinks.get(topic) or self._cameras.get(topic.partition(onvif.MARK)[0])
         if place is None:
-            self._leave_out("unknown_device", topic, "no device of this gateway has this topic")
+            self._note("unknown_device_messages", topic, "no device of the district has this topic")
             return None
+        is_camera = isinstance(place.device.wire, Onvif)
         try:
-            if isinstance(place.device.wire, Onvif):
+            if is_camera:
                 decoded = onvif.decode(place.profile, topic, payload)
             else:
                 decoded = chirpstack.decode(place.profile, payload)
         except Malformed as error:
-            self._leave_out("malformed", topic, str(error))
+            what = "malformed_events" if is_camera else "malformed_uplinks"
+            self._note(what, topic, str(error), device=place.device.id)
             return None
-        self._told.discard(topic)
         if decoded is None:
             self._counted.add("edge_undeclared_messages_total")
             return None
         if self._is_repeat(place, decoded):
             self._counted.add("edge_repeated_messages_total")
-            return None
-        return self._reading(place, decoded, settle)
+            return Reading(np.empty(0, POINT), decoded.taken_at, np.empty(0, VALUE), np.empty(0, QUALITY), settle)
+        return self._reading(place, decoded, topic, settle)
 
     def _is_repeat(self, place: Installed, decoded: Decoded) -> bool:
         """Tell a message that came before: a camera's retained state, or one that the broker delivers again."""
@@ -102,7 +121,7 @@ class MqttSource:
         # A late uplink is history that counts; a camera's older state is only ever a replay.
         return decoded.taken_at <= newest if isinstance(place.device.wire, Onvif) else decoded.taken_at == newest
 
-    def _reading(self, place: Installed, decoded: Decoded, settle: Callable[[], None] | None) -> Reading:
+    def _reading(self, place: Installed, decoded: Decoded, topic: str, settle: Callable[[], None] | None) -> Reading:
         now = self._clock.now()
         clock_fault = decoded.taken_at > now + AHEAD_S * NANOSECONDS
         samples = [_judge(decoded.values, quantity) for quantity in place.profile.field]
@@ -110,18 +129,26 @@ class MqttSource:
         quality = np.array([quality for _, quality in samples], QUALITY)
         if clock_fault:
             # Its own stamp would make everything after it late: it gets the time of its arrival, and is not judged.
-            self._counted.add("edge_clock_fault_messages_total")
+            why = f"it says {iso(decoded.taken_at)}, and it is {iso(now)}"
+            self._note("clock_fault_messages", topic, why, device=place.device.id)
             quality[:] = Quality.BAD_CLOCK
             return place.reading(now, value, quality, settle)
+        self._told.pop(topic, None)
         key = (place.device.id, *decoded.values)
         self._newest[key] = max(decoded.taken_at, self._newest.get(key, decoded.taken_at))
         return place.reading(decoded.taken_at, value, quality, settle)
 
-    def _leave_out(self, why: str, topic: str, detail: str) -> None:
-        self._counted.add(f"edge_{why}_messages_total")
-        if topic not in self._told and len(self._told) < MOST_TOLD:
-            self._told.add(topic)
-            log.warning("message left out", why=why, topic=topic, detail=detail)
+    def _note(self, what: str, topic: str, why: str, **place: str) -> None:
+        """Count a bad message; tell of it unless its topic's last one had the same fault."""
+        counter = f"edge_{what}_total"
+        self._counted.add(counter)
+        if self._told.get(topic) != counter and len(self._told) < MOST_TOLD:
+            self._told[topic] = counter
+            log.warning("bad message", counter=counter, topic=topic, why=why, **place)
+
+
+def _uplink_topic(wire: Chirpstack) -> str:
+    return f"application/{wire.application}/device/{wire.dev_eui}/event/up"
 
 
 def _judge(values: Mapping[str, float], field: Field) -> tuple[float, Quality]:

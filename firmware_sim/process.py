@@ -24,9 +24,11 @@ from firmware_sim.street import Street, put_back
 from firmware_sim.telling import Telling
 from firmware_sim.truth import TruthFile
 from firmware_sim.world import World
-from rules.declared import Refused, decode
+from rules.declared import Refused, decode, nearest
 from rules.district import District, Modbus, load_district
 from wire.clock import Clock
+from wire.files import read
+from wire.refusing import refusing
 from wire.session import Broker, Session
 
 log = structlog.get_logger(__name__)
@@ -55,20 +57,21 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_config(path: Path) -> Config:
     """Read a configuration; ``Refused`` names the file and the key."""
-    config = decode(path.read_text(encoding="utf-8"), Config, str(path))
+    config = decode(read(path), Config, str(path))
     if config.cable and config.broker is None:
         raise Refused(f"{path}: cable", "a cable needs a `broker` to lead to")
+    district, _ = _declared(config)
+    _check_names(config, district, str(path))
     return config
 
 
 async def run(config: Config) -> None:
     """Run the district until cancelled; ``Refused`` when what is declared does not fit together."""
     district, scenario = _declared(config)
-    _check_names(config, district)
     start = config.clock.city or config.clock.now()
     world = World(district, scenario, config.seed, start)
     instruments = Instruments(world)
-    buses = buses_of(district, instruments, config.clock)
+    buses = buses_of(district, instruments, config.clock, config.district)
     cables = [Cable(name, config.broker.host, config.broker.port) for name in config.cable if config.broker]
 
     async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
@@ -113,16 +116,13 @@ async def run(config: Config) -> None:
 
 
 def _declared(config: Config) -> tuple[District, Scenario]:
-    file = Path(config.district)
-    if not file.is_file():
-        raise Refused(config.district, "no such file; `district` is the path of a district's TOML file")
-    district = load_district(file.read_text(encoding="utf-8"), config.district)
+    district = load_district(read(Path(config.district)), config.district)
     scenario, place = load_scenario(config.scenario)
     check(scenario, district, place)
     return district, scenario
 
 
-def buses_of(district: District, instruments: Instruments, clock: Clock) -> list[Bus]:
+def buses_of(district: District, instruments: Instruments, clock: Clock, place: str = "district") -> list[Bus]:
     """Every bus of a district with its units; ``Refused`` names a device whose profile is not a Modbus one."""
     profiles = load_profiles()
     units: dict[str, list[Unit]] = {bus.id: [] for bus in district.bus}
@@ -130,19 +130,23 @@ def buses_of(district: District, instruments: Instruments, clock: Clock) -> list
         if isinstance(device.wire, Modbus):
             profile = profiles.get(device.profile)
             if profile is None or not profile.point:
-                raise Refused(f"device {device.id}", f"`{device.profile}` is no Modbus profile of this version")
+                known = [name for name, each in profiles.items() if each.point]
+                why = f"`{device.profile}` is no Modbus profile of this version{nearest(device.profile, known)}"
+                raise Refused(f"{place}: device {device.id}: profile", why)
             units[device.wire.bus].append(Unit(device, profile, instruments))
     return [Bus(name, there, clock) for name, there in units.items()]
 
 
-def _check_names(config: Config, district: District) -> None:
+def _check_names(config: Config, district: District, place: str) -> None:
     for what, named, known in (
         ("bus", config.bus, {bus.id for bus in district.bus}),
         ("cable", config.cable, {gateway.id for gateway in district.gateway}),
     ):
         for name in named:
             if name not in known:
-                raise Refused(f"{what}.{name}", f"{config.district} declares none of that id")
+                raise Refused(
+                    f"{place}: {what}.{name}", f"{config.district} declares none of that id{nearest(name, known)}"
+                )
 
 
 def _emitted(buses: list[Bus], radio: Radio | None) -> dict[str, dict[str, int]]:
@@ -170,10 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1:
         sys.exit("usage: python -m firmware_sim.process CONFIG.toml")
-    try:
+    with refusing():
         uvloop.run(_until_signalled(load_config(Path(given[0]))))
-    except Refused as refused:
-        sys.exit(str(refused))
 
 
 if __name__ == "__main__":

@@ -168,12 +168,13 @@ class Street:
             fitting = candidates(trick.what, (), self._world.district, self._world.scenario)
         except ValueError:
             return []
-        if trick.what != "headlights":
-            return fitting
-        # Where a camera looks for water.
-        underpasses = {underpass.site for underpass in self._world.scenario.underpass}
-        sites = {device.id: device.site for device in self._world.district.device}
-        return [camera for camera in fitting if sites[camera] in underpasses]
+        devices = {device.id: device for device in self._world.district.device}
+        if trick.what == "truck":  # a lid that reports at once: a monitor read every 10 s may sleep through it
+            return [lid for lid in fitting if devices[lid].kind == "manhole_cover"] or fitting
+        if trick.what == "headlights":  # where a camera looks for water
+            underpasses = {underpass.site for underpass in self._world.scenario.underpass}
+            return [camera for camera in fitting if devices[camera].site in underpasses]
+        return fitting
 
     def _pick_cable(self) -> Cable | None:
         whole = [cable for cable in self._cables if not cable.cut_off]

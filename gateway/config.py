@@ -1,24 +1,22 @@
 """What one gateway process is told: its TOML file, and the declared data that it names."""
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import msgspec
 
-from edge.profile import Profile, load_profile, load_profiles
+from edge.profile import load_profiles
 from edge.sources import Installed, installed, table_of
 from gateway.rows import Bounds
-from rules.declared import Refused, decode
+from rules.declared import Refused, decode, nearest
 from rules.district import District, load_district
 from rules.district import Modbus as OnBus
 from rules.engine import Engine
 from rules.rule import Rule, load_rules
 from rules.samples import PointTable
 from wire.clock import Clock
+from wire.files import declared_in, read
 from wire.session import Broker
 
 
@@ -63,15 +61,16 @@ class Declared:
 
 def load_config(path: Path) -> GatewayConfig:
     """Read a configuration and check all it names; ``Refused`` says where, what and what would mend it."""
-    config = decode(_text(path), GatewayConfig, str(path))
+    config = decode(read(path), GatewayConfig, str(path))
     here = path.resolve().parent
     paths = {name: getattr(config, name) for name in ("district", "data", "rules", "profiles")}
     config = msgspec.structs.replace(config, **{name: str(here / path) for name, path in paths.items() if path})
-    declared = declared_of(config)
+    declared = declared_of(config, str(path))
     Engine(declared.table, declared.rules)  # refuses a rule that does not fit the points
     buses = {bus.id for bus in declared.district.bus if bus.gateway == config.gateway}
     for bus in config.buses:
-        _check_known(bus, buses, f"{path}: buses.{bus}", f"no such bus belongs to {config.gateway}")
+        if bus not in buses:
+            raise Refused(f"{path}: buses.{bus}", f"no such bus belongs to {config.gateway}{nearest(bus, buses)}")
     for place in declared.places:
         if isinstance(place.device.wire, OnBus) and place.device.wire.bus not in config.buses:
             bus = place.device.wire.bus
@@ -79,52 +78,26 @@ def load_config(path: Path) -> GatewayConfig:
     return config
 
 
-def declared_of(config: GatewayConfig) -> Declared:
+def declared_of(config: GatewayConfig, place: str = "configuration") -> Declared:
     """Read the declared data that a configuration names; ``Refused`` as ``load_config``."""
-    district = load_district(_text(Path(config.district)), config.district)
+    district = load_district(read(Path(config.district)), config.district)
     known = {gateway.id for gateway in district.gateway}
-    _check_known(config.gateway, known, "gateway", f"is not declared in {config.district}")
-    profiles = _profiles(config.profiles)
-    places = installed(district, config.gateway, profiles)
+    if config.gateway not in known:
+        why = f"`{config.gateway}` is not declared in {config.district}{nearest(config.gateway, known)}"
+        raise Refused(f"{place}: gateway", why)
+    profiles = load_profiles(Path(config.profiles) if config.profiles else None)
+    try:
+        places = installed(district, config.gateway, profiles)
+    except Refused as refused:
+        raise Refused(f"{config.district}: {refused.place}", refused.why) from refused
     return Declared(district, places, table_of(district, config.gateway, profiles), _rules(config.rules))
 
 
-def _profiles(folder: str) -> dict[str, Profile]:
-    if not folder:
-        return load_profiles()
-    return {profile.id: profile for file in _toml(Path(folder)) for profile in [load_profile(_text(file), str(file))]}
-
-
 def _rules(folder: str) -> tuple[Rule, ...]:
-    catalog = Path(folder) if folder else resources.files("rules") / "catalog"
     found: dict[str, Rule] = {}
-    for file in _toml(catalog):
-        for rule in load_rules(_text(file), str(file)):
+    for file in declared_in(Path(folder) if folder else resources.files("rules") / "catalog"):
+        for rule in load_rules(read(file), str(file)):
             if rule.id in found:
                 raise Refused(f"{file}: rule {rule.id}", "this id is declared in another pack of the folder too")
             found[rule.id] = rule
     return tuple(found.values())
-
-
-def _toml(folder: Traversable) -> list[Traversable]:
-    try:
-        return sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    except OSError as error:
-        raise Refused(str(folder), f"cannot be listed: {error.strerror}") from error
-
-
-def _text(file: Traversable) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Refused(str(file), f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise Refused(str(file), f"is not UTF-8: {error}") from error
-
-
-def _check_known(name: str, known: Iterable[str], place: str, why: str) -> None:
-    names = sorted(known)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(names) or 'none'}"
-        raise Refused(place, f"`{name}`: {why}; {hint}")

@@ -23,9 +23,9 @@ from gateway.config import GatewayConfig, declared_of, load_config
 from gateway.health import Health, will
 from gateway.outbox import Outbox
 from gateway.uplink import Uplink
-from rules.declared import Refused
 from rules.engine import Engine, OtherState
 from wire.counted import Counted
+from wire.refusing import refusing
 from wire.session import NotConnected, Session
 from wire.topics import receipt
 
@@ -41,7 +41,8 @@ async def run(config: GatewayConfig) -> None:
     gateway, clock, counted = config.gateway, config.clock, Counted()
     engine = Engine(declared.table, declared.rules)
     intake: asyncio.Queue[Reading] = asyncio.Queue(INTAKE_READINGS)
-    source = MqttSource(declared.places, clock, counted)
+    elsewhere = [device for device in declared.district.device if device.gateway != gateway]
+    source = MqttSource(declared.places, clock, counted, elsewhere)
     buses = [
         ModbusBus(
             name,
@@ -142,11 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    try:
+    with refusing():
         config = load_config(Path(given[0]))
-    except Refused as error:
-        sys.stderr.write(f"refused: {error}\n")
-        raise SystemExit(2) from error
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(config))

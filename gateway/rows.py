@@ -18,11 +18,10 @@ import numpy as np
 from edge.agent import Tick
 from rules.samples import Block, PointTable
 from wire.batch import Batch, Columns, Receipt, Tally, columns, encode
-from wire.clock import NANOSECONDS, Clock
+from wire.clock import HOUR, NANOSECONDS, Clock
 from wire.counted import Counted
 from wire.topics import Lane
 
-HOUR = 3600 * NANOSECONDS
 PRESENT_AT_LEAST_S = 60.0  # a sample younger than this is never history
 INTERVALS_PRESENT = 3  # nor is one younger than three of its own reporting intervals
 TALLY_KEPT = 31 * 24 * HOUR
@@ -206,7 +205,7 @@ class Rows:
             newest = int(block.taken_at.max())
             history_from = newest + int(self._present[block.point].max() * NANOSECONDS)
             samples = columns(block)
-        payload = self._encoded(lane, boot, now, samples, tick)
+        payload = self._encoded(lane, boot, now, hour, samples, tick)
         self._execute(
             "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             *(self._next, lane.value, newest, history_from, hour, len(block), self._digest, payload),
@@ -214,7 +213,7 @@ class Rows:
         self._next += 1
         self._waiting(1, len(block), len(payload))
 
-    def _encoded(self, lane: Lane, boot: str, now: int, samples: Columns | None, tick: Tick) -> bytes:
+    def _encoded(self, lane: Lane, boot: str, now: int, hour: int, samples: Columns | None, tick: Tick) -> bytes:
         oldest = self._execute("SELECT min(seq) FROM batch").fetchone()[0]
         return encode(
             Batch(
@@ -222,6 +221,7 @@ class Rows:
                 boot=boot,
                 seq=self._next,
                 settled_below=oldest or self._next,
+                hour=hour,
                 points=self._digest,
                 clock_ok=now >= CLOCK_SET,
                 samples=samples,

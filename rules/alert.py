@@ -2,8 +2,11 @@
 
 import uuid
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+from rules.samples import Instant
 
 NAMESPACE = uuid.UUID("8b6f2f0e-6f6b-5b0e-9a53-3d3c3b5c0d11")
 
@@ -53,14 +56,14 @@ class Transition(msgspec.Struct, frozen=True):
     """
 
     alert: str
-    revision: int
+    revision: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     phase: Phase
     rule: str
     level: str
     severity: Severity
     device: str
-    since: int
-    decided_at: int
+    since: Instant
+    decided_at: Instant
     reason: Reason
     evidence: dict[str, float]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rules.alert import Phase
+from rules.alert import Phase, Transition
 from rules.declared import seconds
 from rules.engine import Engine
 from rules.rule import Example, Rule
@@ -37,12 +37,16 @@ def check_examples(
     return [finding for rule in rules for finding in _findings(rule, place, metrics or {})]
 
 
-def levels_raised(rule: Rule, example: Example) -> list[str]:
-    """The levels that ``rule`` raised while the example was told, mildest first."""
+def replay(rule: Rule, example: Example) -> list[Transition]:
+    """What ``rule`` tells while the example is told."""
     table = PointTable("example", tuple(_points(rule.kind, example)))
     engine = Engine(table, [rule])
     told = engine.advance(START) + engine.evaluate(_history(example))
-    told += engine.advance(START + round(_length_s(example) * 1e9))
+    return told + engine.advance(START + round(_length_s(example) * 1e9))
+
+
+def levels_raised(rule: Rule, told: Sequence[Transition]) -> list[str]:
+    """The levels that ``rule`` raised in a replay, mildest first."""
     raised = {step.level for step in told if step.phase in {Phase.RAISED, Phase.UPDATED}}
     return [level.name for level in rule.level if level.name in raised]
 
@@ -57,15 +61,18 @@ def _findings(rule: Rule, place: str, metrics: Mapping[str, Collection[str]]) ->
         if strange:
             yield Finding(place, rule.id, example.say, f"the rule does not compare `{strange[0]}`")
     for example in rule.fires_when:
-        raised = levels_raised(rule, example)
+        told = replay(rule, example)
+        raised = levels_raised(rule, told)
         if not raised:
             yield Finding(place, rule.id, example.say, "it should fire and stayed quiet")
         elif example.level and raised[-1] != example.level:
             yield Finding(
                 place, rule.id, example.say, f"it should rise to `{example.level}` and rose to `{raised[-1]}`"
             )
+        elif example.stands and told[-1].phase is Phase.CLEARED:
+            yield Finding(place, rule.id, example.say, "it should still stand at the end and was cleared")
     for example in rule.quiet_when:
-        raised = levels_raised(rule, example)
+        raised = levels_raised(rule, replay(rule, example))
         if raised:
             yield Finding(place, rule.id, example.say, f"it should stay quiet and raised `{raised[-1]}`")
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import TypeVar
 
@@ -30,6 +31,13 @@ def seconds(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write a number with ms, s, min, h or d, as in '30s'")
     return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say what a wrong name could have meant, as the end of a message: the nearest known one, or all there are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; there is {', '.join(names) or 'none'}"
 
 
 def decode(text: str, into: type[T], place: str) -> T:

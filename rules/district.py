@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from rules.declared import Refused, decode
+from rules.declared import Refused, decode, nearest
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,19 +118,20 @@ def load_district(text: str, place: str) -> District:
         "bus": {bus.id for bus in district.bus},
     }
     seen: set[str] = set()
+
+    def check(what: str, name: str, at: str) -> None:
+        if name not in known[what]:
+            raise Refused(at, f"no {what} `{name}` is declared{nearest(name, known[what])}")
+
     for bus in district.bus:
-        _check(bus.gateway in known["gateway"], f"{place}: bus {bus.id}", f"no gateway `{bus.gateway}` is declared")
+        check("gateway", bus.gateway, f"{place}: bus {bus.id}: gateway")
     for device in district.device:
         at = f"{place}: device {device.id}"
-        _check(device.id not in seen, at, "this id is declared twice")
-        _check(device.gateway in known["gateway"], at, f"no gateway `{device.gateway}` is declared")
-        _check(device.site in known["site"], at, f"no site `{device.site}` is declared")
+        if device.id in seen:
+            raise Refused(at, "this id is declared twice")
+        check("gateway", device.gateway, f"{at}: gateway")
+        check("site", device.site, f"{at}: site")
         if isinstance(device.wire, Modbus):
-            _check(device.wire.bus in known["bus"], at, f"no bus `{device.wire.bus}` is declared")
+            check("bus", device.wire.bus, f"{at}: wire.bus")
         seen.add(device.id)
     return district
-
-
-def _check(holds: bool, place: str, why: str) -> None:
-    if not holds:
-        raise Refused(place, why)

@@ -43,9 +43,7 @@ class Plan:
 
     def __init__(self, rules: Sequence[Rule], metrics: Mapping[str, int]) -> None:
         self.rules = tuple(rules)
-        comparisons = dict.fromkeys(
-            comparison for rule in rules for level in rule.level for comparison in level.when.comparisons()
-        )
+        comparisons = dict.fromkeys(comparison for rule in rules for comparison in rule.comparisons())
         self.columns: tuple[Column, ...] = tuple(dict.fromkeys(parse(comparison.column) for comparison in comparisons))
         self.metric_of = np.array([metrics[column.metric] for column in self.columns], np.intp)
         self.limits = tuple(Limit.of(comparison, self._column(comparison)) for comparison in comparisons)
@@ -56,8 +54,7 @@ class Plan:
         self.first = np.cumsum([0, *sizes])[:-1]
         self.slices = tuple(slice(int(start), int(start) + size) for start, size in zip(self.first, sizes, strict=True))
         self.columns_of_rule = tuple(
-            tuple(dict.fromkeys(self._column(c) for level in rule.level for c in level.when.comparisons()))
-            for rule in rules
+            tuple(dict.fromkeys(self._column(comparison) for comparison in rule.comparisons())) for rule in rules
         )
         self.metrics_of_level = tuple(
             np.unique(self.metric_of[[self._column(c) for c in level.when.comparisons()]]) for level in self.levels
@@ -91,9 +88,16 @@ class Plan:
         return hold(enters, enters | leaves, before)
 
     def truth(self, columns: NDArray[np.float64], met: NDArray[np.bool_]) -> Truth:
-        """Each level's truth ``[levels, n, T]`` from columns ``[C, n, T]`` and limits met ``[L, n, T]``."""
+        """Each level's truth ``[levels, n, T]`` from columns ``[C, n, T]`` and limits met ``[L, n, T]``.
+
+        Nothing is known of a rule in doubt; a doubt that is not known itself is none.
+        """
         limits = np.where(np.isnan(columns)[self._limit_column], np.int8(UNKNOWN), met.astype(np.int8) * np.int8(TRUE))
-        return np.stack([self._evaluate(level.when, limits) for level in self.levels])
+        truth = np.stack([self._evaluate(level.when, limits) for level in self.levels])
+        for rule, levels in zip(self.rules, self.slices, strict=True):
+            if rule.doubt is not None:
+                truth[levels, self._evaluate(rule.doubt, limits) == TRUE] = UNKNOWN
+        return truth
 
     def _evaluate(self, condition: Condition, limits: Truth) -> Truth:
         if condition.column:

@@ -110,13 +110,15 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``points`` gives each metric as steps of (value, how long), read every ``every``, or once at each step where
     ``every`` is ``"change"`` (a device that reports on change). A value of ``nan`` is a stretch without a reading.
-    ``level`` is the highest level that is expected to be raised (for ``fires_when``).
+    ``level`` is the highest level that is expected to be raised, and with ``stands`` nothing has cleared it by the end
+    (both for ``fires_when``).
     """
 
     say: str
     every: str
     points: dict[str, tuple[tuple[float, str], ...]]
     level: str = ""
+    stands: bool = False
 
     def __post_init__(self) -> None:
         if self.every != "change":
@@ -127,7 +129,11 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rule on one kind of device. ``case`` tells the city being sick from the sensor being sick."""
+    """A rule on one kind of device. ``case`` tells the city being sick from the sensor being sick.
+
+    While ``doubt`` is true its sensor is not believed: no level's truth is known, so nothing is raised, and nothing
+    that stands is cleared. What can be doubted is not confirmed by time alone: a rule with a doubt steps by samples.
+    """
 
     id: str
     kind: str
@@ -140,6 +146,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     fires_when: tuple[Example, ...]
     quiet_when: tuple[Example, ...]
+    doubt: Condition | None = None
 
     def __post_init__(self) -> None:
         if not self.level:
@@ -155,10 +162,17 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(
                     f"an example of rule `{self.id}` expects the level `{example.level}`, which it has not"
                 )
-        if any(comparison.column.strip() == SILENCE for level in self.level for comparison in level.when.comparisons()):
+        if any(comparison.column.strip() == SILENCE for comparison in self.comparisons()):
             self._check_silence()
         if not self.fires_when or not self.quiet_when:
             raise ValueError(f"rule `{self.id}` needs examples that fire and that stay quiet")
+
+    def comparisons(self) -> Iterator[Condition]:
+        """Every comparison it makes, those of its doubt last."""
+        for level in self.level:
+            yield from level.when.comparisons()
+        if self.doubt is not None:
+            yield from self.doubt.comparisons()
 
     @property
     def watches_silence(self) -> bool:
@@ -170,9 +184,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         level = self.level[0]
         delayed = seconds(level.on_delay) or seconds(level.off_delay)
         plain = level.when.column and level.when.above is not None and level.when.clear is None
-        if len(self.level) > 1 or not plain or delayed:
+        if len(self.level) > 1 or not plain or delayed or self.doubt is not None:
             raise ValueError(
-                f"rule `{self.id}`: `silence` goes in one level as `above`, without `clear`, delays or company"
+                f"rule `{self.id}`: `silence` goes in one level as `above`, without `clear`, delays, doubt or company"
             )
 
 

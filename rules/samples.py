@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
@@ -13,6 +13,8 @@ POINT = np.dtype("<i4")
 TIME = np.dtype("<i8")
 VALUE = np.dtype("<f8")
 QUALITY = np.dtype("u1")
+
+Instant = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # UTC nanoseconds, within what ``TIME`` holds
 
 
 class Quality(IntEnum):

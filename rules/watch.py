@@ -175,16 +175,22 @@ class Watch:
 
 def metrics_of(rule: Rule) -> tuple[str, ...]:
     """The metrics a rule rests on; none for one on silence."""
-    columns = [parse(comparison.column) for level in rule.level for comparison in level.when.comparisons()]
+    columns = [parse(comparison.column) for comparison in rule.comparisons()]
     return tuple(dict.fromkeys(column.metric for column in columns if column.metric))
 
 
 def _counts_on(plan: Plan, devices: Sequence[Sequence[Point]]) -> tuple[tuple[tuple[bool, ...], ...], ...]:
-    """Per rule, device and level: whether all it compares reports on change, so that its last value counts on."""
+    """Per rule, device and level: whether all it compares reports on change, so that its last value counts on.
+
+    A doubt stops that: a deadline that ran out while the sensor was not believed must not take effect afterwards.
+    """
     on_change = [{point.metric: point.reports_on_change for point in points} for points in devices]
     return tuple(
         tuple(
-            tuple(all(of.get(parse(c.column).metric, False) for c in level.when.comparisons()) for level in rule.level)
+            tuple(
+                rule.doubt is None and all(of.get(parse(c.column).metric, False) for c in level.when.comparisons())
+                for level in rule.level
+            )
             for of in on_change
         )
         for rule in plan.rules

@@ -4,6 +4,7 @@ import random
 import secrets
 import shutil
 import socket
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import tomli_w
 
 from rules.district import District, load_district
 from streetwarden.supervisor import Part
-from wire.clock import Clock
+from wire.clock import NANOSECONDS, Clock, from_iso
 
 LOOPBACK = "127.0.0.1"
+EVENING = "2026-06-18T11:30:00+00:00"  # 19:30 in Shanghai: the lamps are lit
+LEAD_S = 5.0  # wall: the scenario begins when every process is up
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,7 @@ def _write_gateway(
             "broker": _address(cable),
             "sensors": _address(broker),
             "clock": clock,
-            # A simulated bus answers in milliseconds; the usual second would be many readings of a fast city.
-            "buses": {bus: {**_address(buses[bus]), "timeout_s": 0.3} for bus in own},
+            "buses": {bus: _address(buses[bus]) for bus in own},
             **rules,
         },
     )
@@ -148,6 +150,11 @@ def _lan(host: str | None) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     port, token = free_port(), secrets.token_urlsafe(16)
     return {"lan": {"host": host, "port": port, "token": token}}, [f"http://{host}:{port}/crew?token={token}"]
+
+
+def evening(speed: float) -> Clock:
+    """Make a clock by which the scenario's evening begins in a moment, at ``speed`` city seconds a second."""
+    return Clock(time.time_ns() + int(LEAD_S * NANOSECONDS), from_iso(EVENING), speed)
 
 
 def free_port() -> int:

@@ -8,11 +8,13 @@ import uvloop
 from cloud.config import load_config
 from cloud.process import run
 from streetwarden.street import mount
+from wire.refusing import refusing
 
 
 def main() -> None:
     configuration, street, *crew = sys.argv[1:]
-    uvloop.run(run(load_config(Path(configuration)), mount(street, crew[0] if crew else None)))
+    with refusing():
+        uvloop.run(run(load_config(Path(configuration)), mount(street, crew[0] if crew else None)))
 
 
 if __name__ == "__main__":

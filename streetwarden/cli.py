@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,8 @@ import typer
 import uvloop
 
 from rules.declared import Refused
+from wire.files import declared_in, read
+from wire.refusing import refusing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +31,7 @@ app.add_typer(sim_app, name="sim")
 app.add_typer(rules_app, name="rules")
 app.add_typer(profile_app, name="profile")
 
-Configuration = Annotated[Path, typer.Argument(help="the process's TOML file", exists=True, dir_okay=False)]
+Configuration = Annotated[Path, typer.Argument(help="the process's TOML file")]
 
 
 @app.command()
@@ -47,7 +50,7 @@ def demo(
     from streetwarden.demo import Options, run
 
     if headless and length <= 0:
-        raise typer.BadParameter("a run without a person needs its length: --headless --for 90")
+        raise Refused("--headless", "a run without a person needs its length, as in --headless --for 90")
     options = Options(seed, speed, timeseries, port, lan, headless, length, report, keep)
     raise typer.Exit(_run(run(options)))
 
@@ -86,29 +89,39 @@ def sim_run(configuration: Configuration) -> None:
 
 
 @rules_app.command("check")
-def rules_check(folder: Annotated[Path, typer.Argument(help="a folder of rule packs", exists=True)]) -> None:
-    """Load every pack and replay each rule's own examples."""
+def rules_check(
+    packs: Annotated[Path | None, typer.Argument(help="a rule pack or a folder of them; the shipped catalog")] = None,
+) -> None:
+    """Load every pack and replay each rule's own examples; exit code 1 when one disagrees with its rule."""
+    from edge.profile import load_profiles
     from rules.check import check_examples
     from rules.rule import load_rules
 
+    metrics: dict[str, set[str]] = {}
+    for profile in load_profiles().values():
+        known = metrics.setdefault(profile.profile.kind, set())
+        known.update(quantity.metric for quantity in profile.quantities)
     failed = 0
-    for file in sorted(folder.glob("*.toml")):
-        findings = check_examples(load_rules(file.read_text(encoding="utf-8"), str(file)), str(file))
+    for file in declared_in(packs or resources.files("rules") / "catalog"):
+        findings = check_examples(load_rules(read(file), str(file)), str(file), metrics)
         failed += len(findings)
         for finding in findings:
             typer.echo(finding)
-        typer.echo(f"{file}: {'in order' if not findings else f'{len(findings)} examples disagree'}")
+        typer.echo(f"{file}: {f'{len(findings)} to mend' if findings else 'in order'}")
     raise typer.Exit(1 if failed else 0)
 
 
 @profile_app.command("check")
-def profile_check(folder: Annotated[Path, typer.Argument(help="a folder of profiles", exists=True)]) -> None:
+def profile_check(
+    profiles: Annotated[Path | None, typer.Argument(help="a profile or a folder of them; the shipped ones")] = None,
+) -> None:
     """Load every profile and plan its reads."""
-    from edge.profile import load_profile
+    from edge.plan import plan
+    from edge.profile import load_profiles
 
-    for file in sorted(folder.glob("*.toml")):
-        load_profile(file.read_text(encoding="utf-8"), str(file))
-        typer.echo(f"{file}: in order")
+    for profile in load_profiles(profiles).values():
+        reads = len(plan(profile.point, profile.limits))
+        typer.echo(f"{profile.id}: in order{f', {reads} reads' if reads else ''}")
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
@@ -117,9 +130,6 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 
 def main() -> None:
-    """Entry point; what was refused is shown as one line, with its place and cure."""
-    try:
+    """Entry point; what was refused is shown as one line, with its place and cure, and ends with 2."""
+    with refusing():
         app()
-    except Refused as error:
-        typer.echo(f"refused: {error}", err=True)
-        raise SystemExit(2) from error

@@ -12,25 +12,18 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import httpx
 import msgspec
 import segno
 from rich.console import Console
 
-from streetwarden.assembly import Assembly, City, assemble
+from streetwarden.assembly import Assembly, City, assemble, evening
 from streetwarden.centre import Centre
-from streetwarden.crew import Crew
+from streetwarden.headless import run_headless, until
 from streetwarden.report import Report
-from streetwarden.score import TruthFile, compile_report, read_truth
 from streetwarden.supervisor import Supervisor
-from wire.clock import NANOSECONDS, Clock, from_iso
 
-EVENING = "2026-06-18T11:30:00+00:00"  # 19:30 in Shanghai: the lamps are lit
 READY_S = 30.0
-DRAIN_S = 20.0  # how long the last samples of a headless run may take to the store
-COUNTER = "poll_counter"
 
 console = Console(stderr=True)
 
@@ -59,7 +52,7 @@ async def run(options: Options) -> int:
         city = City(
             folder,
             Path(str(resources.files("streetwarden") / "district" / "district.toml")),
-            Clock(time.time_ns(), from_iso(EVENING), options.speed),
+            evening(options.speed),
             seed=options.seed,
             timeseries=options.timeseries,
             http_port=options.port,
@@ -71,7 +64,7 @@ async def run(options: Options) -> int:
                 return 1
             async with Centre(assembly.url) as centre:
                 if options.headless:
-                    report = await run_headless(assembly, centre, city, options.length_s, stop)
+                    report, _ = await run_headless(assembly, centre, city, options.length_s, stop)
                     _tell(report, options.report)
                 else:
                     await _show(assembly, centre, options, stop)
@@ -89,39 +82,6 @@ async def start(supervisor: Supervisor, assembly: Assembly) -> AsyncIterator[str
         yield part.name
     async with Centre(assembly.url) as centre:
         await centre.until_ready(READY_S)
-
-
-async def run_headless(assembly: Assembly, centre: Centre, city: City, length_s: float, stop: asyncio.Event) -> Report:
-    """Let the scenario run, close its orders by the truth, then count every reading and compile the report."""
-
-    def truth() -> TruthFile:
-        return read_truth(assembly.truth)
-
-    crew = Crew(centre, city.clock, truth)
-    working = asyncio.create_task(crew.run(), name="crew")
-    try:
-        await _until(stop, length_s)
-        orders = await centre.items("/api/v1/work-orders")
-        alerts = await centre.items("/api/v1/alerts")
-        devices = await centre.items("/api/v1/devices")
-    finally:
-        working.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await working
-    # The street falls silent first: then everything that was read can reach the store and be counted.
-    await hush(assembly)
-    balance = await drained(centre, city.clock.now() + int(NANOSECONDS * city.clock.speed))
-    told = truth()
-    counters = {
-        device: [value for _, value, quality in await _samples(centre, device) if quality == 0]
-        for device, emitted in told.emitted.items()
-        if emitted.get("polls")
-    }
-    latencies = [
-        (crew.first_seen[order["id"]] - city.clock.wall_at(from_iso(order["decided_at"]))) / NANOSECONDS
-        for order in orders
-    ]
-    return compile_report(told, orders, alerts, devices, balance, counters, latencies)
 
 
 async def _start(supervisor: Supervisor, assembly: Assembly, stop: asyncio.Event) -> bool:
@@ -157,35 +117,7 @@ async def _show(assembly: Assembly, centre: Centre, options: Options, stop: asyn
         code = await centre.get("/demo/crew")
         console.print(f"  the crew's page, for one phone: {code['url']}", highlight=False)
         segno.make(code["url"]).terminal(sys.stderr, compact=True)
-    await _until(stop, options.length_s or None)
-
-
-async def _until(stop: asyncio.Event, length_s: float | None) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(length_s):
-            await stop.wait()
-
-
-async def hush(assembly: Assembly) -> None:
-    """Let the simulated street fall silent; the gateways' cables stay."""
-    async with httpx.AsyncClient(trust_env=False) as street:
-        (await street.post(f"{assembly.control}/hush")).raise_for_status()
-
-
-async def drained(centre: Centre, since: int) -> dict[str, Any]:
-    """The balance once every gateway's own account of after ``since`` (city UTC ns) closes, or as it is at the end."""
-    ends = time.monotonic() + DRAIN_S
-    while True:
-        balance: dict[str, Any] = await centre.get("/api/v1/balance")
-        seen = [gateway["last_seen_at"] for gateway in balance["gateways"]]
-        told = all(at is not None and from_iso(at) > since for at in seen)
-        if (told and balance["closes"] and not balance["total"]["in_flight"]) or time.monotonic() > ends:
-            return balance
-        await asyncio.sleep(0.5)  # the gateways tell their account every two seconds
-
-
-async def _samples(centre: Centre, device: str) -> list[list[float]]:
-    return await centre.items(f"/api/v1/devices/{device}/samples", metric=COUNTER, limit=10_000)
+    await until(stop, options.length_s or None)
 
 
 async def _listening(port: int) -> None:

@@ -1,6 +1,7 @@
 """The demo's own routes on the cloud's page: *come and fool it*, and the code for a crew's phone."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -37,6 +38,8 @@ async def _ask(method: str, url: str) -> Any:
     async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
         try:
             answer = await client.request(method, url)
+            if answer.status_code == HTTPStatus.NOT_FOUND:
+                raise HTTPException(404, str(answer.json()["detail"]))
             answer.raise_for_status()
         except httpx.HTTPError as error:
             raise HTTPException(502, f"the simulated street does not answer: {error}") from error

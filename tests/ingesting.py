@@ -19,12 +19,13 @@ from cloud.timeseries.port import SampleBatch
 from rules.alert import Phase, Reason, Severity, Transition
 from rules.samples import POINT, QUALITY, TIME, VALUE, Block, Point, PointTable
 from wire.batch import Batch, Receipt, Status, columns, decode, encode
-from wire.clock import Clock
+from wire.clock import HOUR, Clock
 from wire.counted import Counted
 from wire.session import Delivery, NotConnected
 from wire.topics import Lane, up
 
 T0 = 1_781_782_200_000_000_000  # 2026-06-18T11:30:00Z
+HOUR_0 = T0 // HOUR * HOUR
 WITHIN_S = 5.0
 
 TABLE = PointTable(
@@ -181,7 +182,12 @@ async def world(folder: Path, *, run: bool = True) -> AsyncIterator[World]:
 
 
 def sample_batch(
-    seq: int, *values: float, point: int = 0, gateway: str = "gw-north", table: PointTable = TABLE
+    seq: int,
+    *values: float,
+    point: int = 0,
+    gateway: str = "gw-north",
+    table: PointTable = TABLE,
+    hour: int = HOUR_0,
 ) -> Batch:
     """Make a batch of samples of one point, a second apart from ``T0`` + ``seq`` minutes."""
     count = len(values)
@@ -191,7 +197,7 @@ def sample_batch(
         np.array(values, VALUE),
         np.zeros(count, QUALITY),
     )
-    return Batch(gateway, "boot", seq, 0, table.digest(), True, columns(block))
+    return Batch(gateway, "boot", seq, 0, hour, table.digest(), True, columns(block))
 
 
 def alert_batch(seq: int, alert: str, revision: int = 1) -> Batch:
@@ -199,4 +205,4 @@ def alert_batch(seq: int, alert: str, revision: int = 1) -> Batch:
     step = Transition(
         alert, revision, Phase.RAISED, "flood.depth", "slow", Severity.III, "level-s1", T0, T0, Reason("above"), {}
     )
-    return Batch("gw-north", "boot", seq, 0, TABLE.digest(), True, transitions=(step,))
+    return Batch("gw-north", "boot", seq, 0, HOUR_0, TABLE.digest(), True, transitions=(step,))

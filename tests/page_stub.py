@@ -122,6 +122,10 @@ def build(street: Street, stream: Stream, *, demo: bool = True, lan: bool = True
             raise HTTPException(401)
         return items([street.shown(order) for order in street.orders.values()])
 
+    @app.get("/api/v1/work-orders/{order}")
+    async def work_order(order: str) -> dict[str, Any]:
+        return street.shown(street.orders[order])
+
     @app.get("/api/v1/work-orders/{order}/trail")
     async def trail(order: str) -> dict[str, Any]:
         return {"valid": True, "entries": street.trails[order]}

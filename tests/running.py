@@ -1,6 +1,5 @@
 """A whole city of separate processes for a test: real Modbus TCP, a real Mosquitto, real stores, a real clock."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,11 +7,10 @@ from pathlib import Path
 
 from firmware_sim.swarm import district_text, scenario_text
 from rules.district import load_district
-from streetwarden.assembly import Assembly, City, assemble
+from streetwarden.assembly import Assembly, City, assemble, evening
 from streetwarden.centre import Centre
-from streetwarden.demo import EVENING, start
+from streetwarden.demo import start
 from streetwarden.supervisor import Supervisor
-from wire.clock import Clock, from_iso
 
 SPEED = 10.0  # the monitors' own interval of 10 s becomes one reading a second on the wall
 
@@ -61,7 +59,7 @@ def swarm_city(
     return City(
         folder / "city",
         district,
-        Clock(time.time_ns(), from_iso(EVENING), SPEED),
+        evening(SPEED),
         seed=seed,
         scenario=str(scenario),
         rules=rules,

@@ -1,21 +1,25 @@
 """What crosses from gateway to cloud: batches, point tables, status, and the receipts that come back.
 
-MessagePack by msgspec, compressed with Zstandard. Sample columns travel as raw little-endian arrays: encoding is a copy,
-and Zstandard finds what repeats.
+MessagePack by msgspec, compressed with Zstandard. Sample columns travel as raw little-endian arrays: encoding is a
+copy, and Zstandard finds what repeats.
 """
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
 import zstandard
 
 from rules.alert import Transition
-from rules.samples import POINT, QUALITY, TIME, VALUE, Block, PointTable
+from rules.samples import POINT, QUALITY, TIME, VALUE, Block, Instant, PointTable
+from wire.clock import HOUR
 
 CONTENT_TYPE = "application/vnd.streetwarden.batch+msgpack"
 MAX_BYTES = 4 * 1024 * 1024  # a batch that unpacks to more than this is garbage, not history
 T = TypeVar("T")
+Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Hour = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1, multiple_of=HOUR)]  # UTC ns of its start
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in every reader
 
 
 class Malformed(ValueError):  # noqa: N818 - the sender should not send it again
@@ -35,13 +39,15 @@ class Batch(msgspec.Struct, frozen=True):
     """One durable unit of a gateway's outbox: samples or alert transitions. ``(gateway, seq)`` is its identity.
 
     ``seq`` counts over all lanes and survives restarts; no batch below ``settled_below`` will ever be sent again.
-    ``points`` is the digest of the point table that the samples' indices refer to.
+    ``hour`` is when it was acquired, whatever its samples' own stamps: both sides count it in this row of the gap
+    ledger. ``points`` is the digest of the point table that the samples' indices refer to.
     """
 
     gateway: str
     boot: str
-    seq: int
-    settled_below: int
+    seq: Seq
+    settled_below: Seq
+    hour: Hour
     points: str
     clock_ok: bool
     samples: Columns | None = None
@@ -76,11 +82,11 @@ class Tally(msgspec.Struct, frozen=True):
     ``acquired``; what has not yet is in the outbox.
     """
 
-    hour: int
-    acquired: int
-    filtered: int
-    sent: int
-    dropped: dict[str, int] = {}
+    hour: Instant
+    acquired: Count
+    filtered: Count
+    sent: Count
+    dropped: dict[str, Count] = {}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -88,13 +94,13 @@ class Status(msgspec.Struct, frozen=True):
 
     gateway: str
     boot: str
-    at: int
+    at: Instant
     online: bool
-    outbox_batches: int
-    outbox_samples: int
+    outbox_batches: Count
+    outbox_samples: Count
     tallies: tuple[Tally, ...]
     devices_down: tuple[str, ...] = ()
-    counters: dict[str, int] = {}
+    counters: dict[str, Count] = {}
 
 
 def columns(block: Block) -> Columns:
@@ -117,5 +123,5 @@ def decode(payload: bytes, into: type[T]) -> T:
         if zstandard.frame_content_size(payload) > MAX_BYTES:
             raise Malformed(f"not a {into.__name__}: it unpacks to more than {MAX_BYTES} bytes")
         return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(payload, MAX_BYTES), type=into)
-    except (zstandard.ZstdError, msgspec.DecodeError, MemoryError) as error:
+    except (zstandard.ZstdError, msgspec.DecodeError, MemoryError, RecursionError) as error:
         raise Malformed(f"not a {into.__name__}: {error}") from error

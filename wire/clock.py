@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 NANOSECONDS = 1_000_000_000
+HOUR = 3600 * NANOSECONDS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

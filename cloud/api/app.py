@@ -1,19 +1,22 @@
 """The two applications: the district centre's API with its page, and the crew's few calls for their phones."""
 
 import asyncio
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import text
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cloud.api import alerts, city, crew, evidence, orders, samples, stream
 from cloud.api.context import Context, Shared
 from cloud.api.crew import Door
 from cloud.api.metrics import Totals
-from cloud.api.problems import add_problems
+from cloud.api.models import Problem
+from cloud.api.problems import add_problems, known_query
 from cloud.balance import Balance
 from cloud.desk import Desk
 from cloud.events import Events
@@ -27,6 +30,7 @@ from wire.counted import Counted
 CONSOLE = Path(str(resources.files("cloud") / "console"))
 # What the crew's page is made of; everything else of the console stays behind the door.
 CREW_FILES = ("crew.js", "api.js", "dom.js", "entries.js", "text.js", "locale.json", "style.css")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HEALTH = APIRouter(tags=["health"])
 
 
@@ -36,10 +40,13 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@HEALTH.get("/readyz")
+@HEALTH.get("/readyz", responses={503: {"model": Problem}})
 async def readyz(shared: Shared) -> dict[str, str]:
-    """Answer once the store does."""
+    """Answer once the store does, and while everything that comes in can be stored."""
     await shared.store.read(lambda connection: connection.execute(text("SELECT 1")).all())
+    if shared.troubles:
+        told = [f"{what} cannot be stored: {why}" for what, why in shared.troubles.items()]
+        raise HTTPException(503, "; ".join(told))
     return {"status": "ready"}
 
 
@@ -47,7 +54,7 @@ async def readyz(shared: Shared) -> dict[str, str]:
 async def metrics(shared: Shared) -> PlainTextResponse:
     """Every counter, in the Prometheus text format."""
     collectors = CollectorRegistry()
-    collectors.register(Totals(shared.counted))
+    collectors.register(Totals(shared.counted, shared.balance))
     return PlainTextResponse(generate_latest(collectors).decode(), media_type="text/plain; version=0.0.4")
 
 
@@ -61,11 +68,13 @@ def create_app(
     registry: Registry,
     clock: Clock,
     counted: Counted,
+    troubles: Mapping[str, str],
+    host: str,
 ) -> FastAPI:
-    """Make the district centre's application. ``state.closing`` ends its event streams."""
-    context = Context(desk, store, events, balance, timeseries, points, registry, clock, counted)
-    app = _application("Streetwarden", context, None, "/api/v1/openapi.json")
-    v1 = APIRouter(prefix="/api/v1")
+    """Make the district centre's application, served on ``host``. ``state.closing`` ends its event streams."""
+    context = Context(desk, store, events, balance, timeseries, points, registry, clock, counted, troubles)
+    app = _application("Streetwarden", context, host, None, "/api/v1/openapi.json")
+    v1 = APIRouter(prefix="/api/v1", dependencies=[Depends(known_query)])
     for part in (city, alerts, orders, evidence, samples, stream):
         v1.include_router(part.router)
     app.include_router(v1)
@@ -78,9 +87,9 @@ def create_app(
     return app
 
 
-def create_crew_app(context: Context, token: str) -> FastAPI:
+def create_crew_app(context: Context, host: str, token: str) -> FastAPI:
     """Make the application that phones reach: the crew's page and calls, behind a one-time token; nothing else."""
-    app = _application("Streetwarden crew", context, Door(token), None)
+    app = _application("Streetwarden crew", context, host, Door(context.store, token), None)
     app.include_router(crew.router)
     _serve(app, "/crew", "crew.html")
     for name in CREW_FILES:
@@ -88,12 +97,15 @@ def create_crew_app(context: Context, token: str) -> FastAPI:
     return app
 
 
-def _application(title: str, context: Context, door: Door | None, openapi: str | None) -> FastAPI:
+def _application(title: str, context: Context, host: str, door: Door | None, openapi: str | None) -> FastAPI:
     app = FastAPI(title=title, version="1", openapi_url=openapi, docs_url=None, redoc_url=None)
     app.state.context = context
     app.state.door = door
     app.state.closing = asyncio.Event()
-    add_problems(app)
+    add_problems(app, context.counted)
+    # A strange web page may point its own name at us (DNS rebinding): the browser then tells that name, not ours.
+    names = [*LOOPBACK, f"[{host}]" if ":" in host else host]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     return app
 
 

@@ -15,6 +15,7 @@ from cloud.api.context import Shared
 from cloud.timeseries.port import Misconfigured, Retry, Sample
 from cloud.workorders.order import order_table
 from rules.district import Device
+from rules.samples import BAD
 from wire.clock import iso
 
 router = APIRouter(tags=["city"])
@@ -91,6 +92,8 @@ async def balance(shared: Shared) -> models.BalanceView:
                 state=line.state,
                 last_seen_at=None if line.last_seen_at is None else iso(line.last_seen_at),
                 **msgspec.structs.asdict(line.amounts),
+                devices_down=list(line.devices_down),
+                counters=line.counters,
             )
             for line in view.gateways
         ],
@@ -144,5 +147,5 @@ def _device(device: Device, facts: _Facts, latest: dict[str, models.Latest]) -> 
 
 
 def _latest(sample: Sample, unit: str) -> models.Latest:
-    value = sample.value if math.isfinite(sample.value) else None
+    value = sample.value if sample.quality < BAD and math.isfinite(sample.value) else None  # a bad one has none
     return models.Latest(value=value, unit=unit, taken_at=iso(sample.taken_at), quality=sample.quality)

@@ -1,6 +1,6 @@
 """What the handlers share: where to read, whom to ask, and what time it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of the cloud that answer for the API."""
+    """The parts of the cloud that answer for the API; ``troubles`` says what cannot be stored just now, and why."""
 
     desk: Desk
     store: Store
@@ -34,6 +34,7 @@ class Context:
     registry: Registry
     clock: Clock
     counted: Counted
+    troubles: Mapping[str, str]
 
     def units(self) -> Units:
         """Look up the units that the gateways' point tables tell."""

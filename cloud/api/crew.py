@@ -1,38 +1,58 @@
 """The crew's own few calls: their open orders, and accept, arrive, handle. Nothing else is theirs to reach."""
 
+import hashlib
 import secrets
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Cookie, Depends, HTTPException, Response
 from pydantic import BaseModel
-from sqlalchemy import Connection, select
+from sqlalchemy import Column, Connection, String, Table, select
+from sqlalchemy.dialects.sqlite import insert
 from starlette.requests import HTTPConnection
 
 from cloud.api import city, models, orders
 from cloud.api.context import Shared
 from cloud.records import from_row
+from cloud.store import Store, metadata
 from cloud.workorders.order import State, WorkOrder, order_table
 
 COOKIE = "streetwarden_crew"
 THEIRS = (State.DISPATCHED, State.ACCEPTED, State.ARRIVED, State.HANDLED, State.FEEDBACK)
 
 
+# Hashes only: who reads the store's file can still not come in. A restart neither opens the door again nor shuts it.
+crew_entry = Table(
+    "crew_entry",
+    metadata,
+    Column("token", String, primary_key=True),
+    Column("cookie", String, nullable=False),
+)
+
+
 class Door:
     """Lets in whoever holds the one-time token, and knows them by a cookie afterwards."""
 
-    def __init__(self, token: str) -> None:
-        self._token: str | None = token
-        self._secret = secrets.token_urlsafe(32)
+    def __init__(self, store: Store, token: str) -> None:
+        self._store = store
+        self._token = _hash(token)
 
-    def enter(self, token: str) -> str:
+    async def enter(self, token: str) -> str:
         """Give the cookie's value for the token, once; ``PermissionError`` for anything else."""
-        if self._token is None or not secrets.compare_digest(token.encode(), self._token.encode()):
+        cookie = secrets.token_urlsafe(32)
+        entry = insert(crew_entry).values(token=self._token, cookie=_hash(cookie)).on_conflict_do_nothing()
+        right = secrets.compare_digest(_hash(token), self._token)
+        if not right or not await self._store.write(lambda connection: connection.execute(entry).rowcount):
             raise PermissionError("this code is not valid, or was used before")
-        self._token = None
-        return self._secret
+        return cookie
 
-    def knows(self, cookie: str | None) -> bool:
-        return cookie is not None and secrets.compare_digest(cookie.encode(), self._secret.encode())
+    async def knows(self, cookie: str) -> bool:
+        entered = select(crew_entry.c.cookie).where(crew_entry.c.token == self._token)
+        known = await self._store.read(lambda connection: connection.scalar(entered))
+        return known is not None and secrets.compare_digest(_hash(cookie), known)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Token(BaseModel, extra="forbid"):
@@ -44,9 +64,9 @@ class CrewAction(models.ActionRequest):
     role: Literal["crew"] = "crew"
 
 
-def _inside(connection: HTTPConnection, cookie: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> None:
+async def _inside(connection: HTTPConnection, cookie: Annotated[str, Cookie(alias=COOKIE)] = "") -> None:
     door: Door | None = connection.app.state.door
-    if door is not None and not door.knows(cookie):
+    if door is not None and not await door.knows(cookie):
         raise HTTPException(401, "open the code shown in the district centre first")
 
 
@@ -60,7 +80,7 @@ async def session(connection: HTTPConnection, request: Token) -> Response:
     response = Response(status_code=204)
     if door is not None:
         try:
-            secret = door.enter(request.token)
+            secret = await door.enter(request.token)
         except PermissionError as error:
             raise HTTPException(403, str(error)) from error
         response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", path="/crew")

@@ -12,7 +12,7 @@ from cloud.api.context import Shared
 from cloud.records import from_row
 from cloud.registry import Registry, metric_of
 from cloud.workorders.order import WorkOrder
-from rules.rule import Condition, Rule
+from rules.rule import Rule
 from wire.clock import NANOSECONDS, iso
 
 router = APIRouter(tags=["work orders"])
@@ -59,21 +59,13 @@ async def evidence(shared: Shared, order: str) -> models.EvidenceView:
 
 def metrics_of(rule: Rule) -> list[str]:
     """List the metrics that a rule rests on, each once, in its own order."""
-    columns = [each.column for level in rule.level for each in _comparisons(level.when)]
-    return list(dict.fromkeys(metric_of(column) for column in columns))
-
-
-def _comparisons(condition: Condition) -> Iterator[Condition]:
-    if condition.column:
-        yield condition
-    for part in (*condition.all, *condition.any, *([condition.not_] if condition.not_ else [])):
-        yield from _comparisons(part)
+    return list(dict.fromkeys(metric_of(each.column) for each in rule.comparisons()))
 
 
 def _limits(rule: Rule, metric: str) -> Iterator[models.Limit]:
     """Where a chart of this metric draws its lines: the limits on the plain metric, one per level."""
     for level in rule.level:
-        for each in _comparisons(level.when):
+        for each in level.when.comparisons():
             value = each.above if each.above is not None else each.below
             if each.column == metric and value is not None:
                 yield models.Limit(level=level.name, title=views.text(level.title or rule.title), value=value)

@@ -15,9 +15,16 @@ def since(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return from_iso(text.replace(" ", "+"))  # a plus that was not escaped arrives as a space
+        return held(from_iso(text.replace(" ", "+")))  # a plus that was not escaped arrives as a space
     except ValueError as error:
-        raise BadQuery(f"updated_since: {error}") from error
+        raise BadQuery(f"time: {error}") from error
+
+
+def held(number: int) -> int:
+    """Give back a number that the store can hold; ``ValueError`` for any other."""
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number} does not fit 64 bits")
+    return number
 
 
 def cursor_of(at: int, identity: str) -> str:
@@ -31,7 +38,7 @@ def after(
     if cursor is not None:
         try:
             moment, _, last = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
-            query = query.where(tuple_(at, identity) < tuple_(int(moment), last))
+            query = query.where(tuple_(at, identity) < tuple_(held(int(moment)), last))
         except (ValueError, binascii.Error) as error:
             raise BadQuery("cursor: take it from `next_cursor` of the part before") from error
     return query.order_by(at.desc(), identity.desc()).limit(limit + 1)

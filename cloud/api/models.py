@@ -308,7 +308,10 @@ class EvidenceView(BaseModel):
 
 
 class GatewayBalance(BaseModel):
-    """Samples: ``acquired`` = ``committed`` + ``filtered`` + ``dropped`` + ``in_flight`` + ``missing``."""
+    """Samples: ``acquired`` = ``committed`` + ``filtered`` + ``dropped`` + ``in_flight`` + ``missing``.
+
+    ``devices_down`` do not answer; ``counters`` are the gateway's own, since it started.
+    """
 
     id: str
     state: Literal["online", "behind", "silent"]
@@ -319,6 +322,8 @@ class GatewayBalance(BaseModel):
     committed: int
     in_flight: int
     missing: int
+    devices_down: list[str]
+    counters: dict[str, int]
 
 
 class TotalBalance(BaseModel):

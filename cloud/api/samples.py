@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from cloud.api import models
 from cloud.api.context import Shared
+from cloud.api.lists import held
 from cloud.api.lists import since as instant
 from cloud.api.problems import BadQuery, UnknownId
 from cloud.api.views import points
@@ -28,7 +29,7 @@ async def samples(
     if not 1 <= limit <= MOST:
         raise BadQuery(f"limit: between 1 and {MOST}")
     try:
-        start = int(cursor) if cursor is not None else instant(since) or 0
+        start = held(int(cursor)) if cursor is not None else instant(since) or 0
     except ValueError as error:
         raise BadQuery("cursor: take it from `next_cursor` of the part before") from error
     series = await shared.timeseries.read(device, metric, start, instant(until) or shared.clock.now() + 1)

@@ -1,6 +1,7 @@
 """What changed, as it changes: server-sent events (HTML Living Standard) over the event table."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from cloud.api.problems import BadQuery
 from cloud.events import Event, Events
 
 router = APIRouter(tags=["stream"])
+_NUMBER = re.compile(r"[0-9]{1,18}")  # what the event table can hold
 KEEP_ALIVE_S = 15.0  # wall seconds; a comment tells proxies, and us, that the line still stands
 
 
@@ -25,7 +27,9 @@ async def stream(
 
     ``id`` counts events, ``event`` is its kind (alert, work_order, balance, device), ``data`` names its subject.
     """
-    if last_event_id is not None and not (last_event_id.isascii() and last_event_id.isdigit()):
+    if last_event_id is not None and not (
+        last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19
+    ):
         raise BadQuery("Last-Event-ID: it is the `id` of the last event seen, a number")
     last = await shared.events.newest() if last_event_id is None else int(last_event_id)
     lines = told(shared.events, last, request.app.state.closing)

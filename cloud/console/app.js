@@ -239,19 +239,20 @@ function selectSite(site) {
   selectOrder(order?.id === chosen.order ? null : (order?.id ?? null));
 }
 
+function take(order) {
+  seen.orders = [order, ...seen.orders.filter((one) => one.id !== order.id)];
+  show();
+}
+
 async function send(action, fields) {
   const { id, version } = seen.orders.find((order) => order.id === chosen.order);
+  const path = `work-orders/${encodeURIComponent(id)}`;
   const role = roleOf(action);
   try {
-    const order = await call(`work-orders/${encodeURIComponent(id)}/actions`, {
-      action,
-      by: role,
-      role,
-      version,
-      ...fields,
-    });
-    seen.orders = seen.orders.map((one) => (one.id === order.id ? order : one));
-    show();
+    take(await call(`${path}/actions`, { action, by: role, role, version, ...fields }));
+  } catch (error) {
+    if (error instanceof Refusal) take(await call(path)); // it may have moved on: show it as it is now
+    throw error;
   } finally {
     read(...CONCERNS.work_order);
   }
@@ -261,7 +262,7 @@ function askDispatch(alert) {
   askWhy(byId("dialog"), titleOf(alert), whyText(alert.reason, alert.decision), async (why) => {
     const order = await call(`held-back/${encodeURIComponent(alert.id)}/dispatch`, { by: "duty_officer", why });
     read(...CONCERNS.work_order);
-    seen.orders = [order, ...seen.orders.filter((one) => one.id !== order.id)];
+    take(order);
     if (chosen.order !== order.id) selectOrder(order.id);
   });
 }

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from rules.samples import QUALITY, TIME, VALUE, Block, PointTable
 
-HOUR = 3_600_000_000_000
-
 
 class Retry(Exception):  # noqa: N818 - named by what the caller should do
     """Nothing was stored, or not everything: write the same batches again, after ``after_s`` seconds if it is given."""
@@ -27,21 +25,17 @@ class Misconfigured(Exception):  # noqa: N818 - the person who runs the store ha
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleBatch:
-    """One gateway's batch ``seq``; the block's indices refer to ``table`` and lie within it."""
+    """One gateway's batch ``seq`` of an ``hour``; the block's indices refer to ``table`` and lie within it."""
 
     gateway: str
     seq: int
+    hour: int
     table: PointTable
     block: Block
 
     @property
     def key(self) -> tuple[str, int]:
         return self.gateway, self.seq
-
-    @property
-    def hour(self) -> int:
-        """The hour of the gap ledger it belongs to (UTC nanoseconds of its start): that of its newest sample."""
-        return int(self.block.taken_at.max()) // HOUR * HOUR if len(self.block) else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +86,7 @@ class TimeSeries(Protocol):
         ...
 
     async def committed(self, gateway: str) -> dict[int, int]:
-        """Count the samples stored by hour (``SampleBatch.hour``): the cloud's side of the gap ledger."""
+        """Count the samples stored by hour (``Batch.hour``): the cloud's side of the gap ledger."""
         ...
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ def parse(payload: bytes) -> object:
     """Parse JSON; ``Malformed`` when it is not."""
     try:
         return msgspec.json.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"not JSON: {error}") from error
 
 
@@ -36,16 +36,16 @@ def find(message: object, path: str) -> object:
 def number(message: object, path: str) -> float | None:
     """Read a number at a path, also from a string or a boolean; None when nothing is there."""
     found = find(message, path)
-    match found:
-        case None:
-            return None
-        case bool() | int() | float():
-            return float(found)
-        case str():
-            try:
+    try:
+        match found:
+            case None:
+                return None
+            case bool() | int() | float():
+                return float(found)
+            case str():
                 return _WORDS[found.lower()] if found.lower() in _WORDS else float(found)
-            except ValueError:
-                pass
+    except (ValueError, OverflowError):
+        pass
     raise Malformed(f"`{path}` is {found!r:.60}, not a number")
 
 
@@ -55,6 +55,9 @@ def instant(message: object, path: str) -> int:
     if not isinstance(found, str):
         raise Malformed(f"`{path}` is {found!r:.60}, not a time")
     try:
-        return from_iso(found)
-    except ValueError as error:
+        at = from_iso(found)
+    except (ValueError, OverflowError) as error:
         raise Malformed(f"`{path}`: {error}") from error
+    if not -(2**63) <= at < 2**63:
+        raise Malformed(f"`{path}` is {found}, which no clock says")  # nor do 64 bits of nanoseconds hold it
+    return at

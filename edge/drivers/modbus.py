@@ -14,6 +14,7 @@ from edge.plan import Request
 _HEADER = struct.Struct(">HHHB")  # transaction, protocol (0), bytes that follow including the unit, unit
 _QUESTION = struct.Struct(">HHHBBHH")  # the header, then function, first address, count
 _LONGEST = 254
+_EXCEPTIONS = {1: " (no such function)", 2: " (no such address)", 3: " (no such count)", 4: " (fault)", 6: " (busy)"}
 
 
 class Failed(Exception):  # noqa: N818 - the kinds below are named by what happened
@@ -40,11 +41,17 @@ class Garbled(Failed):
     name = "garbled"
 
 
-class Declined(Failed):
-    """The device answered with an exception ``code`` (2: no such address, 3: no such count, 6: busy)."""
+class Misfit(Garbled):
+    """An answer in good form, of another unit, function or length than was asked for."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(f"exception {code:02d}")
+    name = "misfit"
+
+
+class Declined(Failed):
+    """The device answered with an exception ``code``: 2 and 3 say that the register map is not its own."""
+
+    def __init__(self, code: int, asked: str) -> None:
+        super().__init__(f"exception {code:02d}{_EXCEPTIONS.get(code, '')}: {asked}")
         self.code = code
         self.name = f"exception_{code:02d}"
 
@@ -113,11 +120,13 @@ class _Link(asyncio.Protocol):
         self.open = False
         self._rest = b""
         self._expected = (0, 0, 0, 0)  # transaction, unit, function, data bytes
+        self._request = Request(0, 0, 0, ())
         self._answer: asyncio.Future[bytes] | None = None
 
     async def ask(self, transaction: int, unit: int, request: Request, timeout_s: float) -> bytes:
         loop = asyncio.get_running_loop()
         self._expected = (transaction, unit, request.function, request.reply_bytes)
+        self._request = request
         self._answer = loop.create_future()
         question = (transaction, 0, 6, unit, request.function, request.start, request.count)
         self._transport.write(_QUESTION.pack(*question))
@@ -127,6 +136,11 @@ class _Link(asyncio.Protocol):
             return await self._answer
         finally:
             timer.cancel()
+
+    @property
+    def _asked(self) -> str:
+        first, count = self._request.start, self._request.count
+        return f"unit {self._expected[1]} function {self._request.function} addresses {first} to {first + count - 1}"
 
     def close(self) -> None:
         self.open = False
@@ -145,7 +159,7 @@ class _Link(asyncio.Protocol):
         while len(data) >= _HEADER.size:
             transaction, protocol, follows, unit = _HEADER.unpack_from(data)
             if protocol != 0 or not 3 <= follows <= _LONGEST:
-                self._fail(Garbled(f"not a Modbus header: {data[:8].hex(' ')}"))
+                self._fail(Garbled(f"{self._asked}: not a Modbus header: {data[:8].hex(' ')}"))
                 return
             end = 6 + follows
             if len(data) < end:
@@ -161,9 +175,9 @@ class _Link(asyncio.Protocol):
             if self._answer is not None and not self._answer.done():
                 self._answer.set_result(pdu[2:])
         elif unit == asked and pdu[0] == function | 0x80 and len(pdu) == 2:
-            self._fail(Declined(pdu[1]))
+            self._fail(Declined(pdu[1], self._asked))
         else:
-            self._fail(Garbled(f"asked unit {asked} function {function}, {size} bytes; got {pdu[:8].hex(' ')}"))
+            self._fail(Misfit(f"{self._asked}: {size} bytes wanted, got unit {unit}, {len(pdu)} of {pdu[:8].hex(' ')}"))
 
     def _fail(self, failure: Failed) -> None:
         if self._answer is not None and not self._answer.done():

@@ -2,12 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cloud import trail
+from cloud.registry import Registry
 from cloud.workorders.order import State
 from rules.alert import Phase, Severity
-from tests.desk_city import City, at, in_city, told
+from rules.catalog import catalog
+from rules.district import load_district
+from rules.engine import Engine
+from rules.samples import POINT, QUALITY, TIME, Block, Point, PointTable
+from tests.desk_city import DISTRICT, START, City, at, in_city, told
+from wire.clock import NANOSECONDS
 
 
 def test_a_flood_that_rises_is_one_order_with_three_announcements_and_a_closure(tmp_path: Path) -> None:
@@ -123,6 +130,36 @@ def test_a_frozen_sensor_is_a_device_fault_for_the_sensing_unit(tmp_path: Path) 
         assert len(await city.orders()) == 2, "one incident per device"
 
     in_city(tmp_path, story)
+
+
+def test_a_road_stays_closed_while_its_gauge_is_frozen_in_the_water(tmp_path: Path) -> None:
+    gauge = Point("level-n1", "level_sensor", "level", "m", 10.0)
+    engine = Engine(PointTable("gw-north", (gauge,)), catalog())
+
+    async def read(city: City, value: float, start: float, stop: float) -> None:
+        """Poll the gauge every 10 s; what the gateway tells arrives a second after it was decided."""
+        for second in np.arange(start, stop, 10.0).tolist():
+            block = Block(np.zeros(1, POINT), np.array([at(second)], TIME), np.array([value]), np.zeros(1, QUALITY))
+            for step in engine.evaluate(block):
+                await city.tell((step.decided_at - START) / NANOSECONDS + 1, step)
+
+    async def lifted(city: City) -> int | None:
+        (order,) = [order for order in await city.orders() if order.hazard == "flood"]
+        assert order.closure is not None
+        return order.closure.lifted_at
+
+    async def story(city: City) -> None:
+        await city.tell(1, told("rain.heavy", "rain-n1", Phase.RAISED, "heavy", 0, 1))
+        for minute in range(10):
+            await read(city, 0.03 * minute, 60 * minute, 60 * minute + 60)
+        await read(city, 0.30, 600, 600 + 7200)
+        assert await lifted(city) is None
+        stuck = (await city.alerts())["level-n1"]
+        assert (stuck.rule, stuck.verdict) == ("device.stuck.level", "dispatched"), "somebody is sent to look"
+        await read(city, 0.02, 7800, 7860)
+        assert await lifted(city) == at(7800)
+
+    in_city(tmp_path, story, Registry(load_district(DISTRICT.read_text(encoding="utf-8"), "district.toml"), catalog()))
 
 
 def test_raised_during_a_cut_and_still_true_dispatches_after_the_grace(tmp_path: Path) -> None:

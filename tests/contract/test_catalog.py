@@ -4,7 +4,7 @@ import pytest
 
 from rules.alert import Severity
 from rules.catalog import catalog, packs
-from rules.check import Finding, check_examples, levels_raised
+from rules.check import Finding, check_examples, levels_raised, replay
 from rules.district import Text
 from rules.rule import Example, Rule
 from tests.rule_text import rule
@@ -26,12 +26,12 @@ METRICS = {
 
 @pytest.mark.parametrize(("fires", "example"), FIRING)
 def test_it_fires_on_its_example(fires: Rule, example: Example) -> None:
-    assert levels_raised(fires, example)[-1:] == [example.level]
+    assert levels_raised(fires, replay(fires, example))[-1:] == [example.level]
 
 
 @pytest.mark.parametrize(("quiet", "example"), QUIET)
 def test_it_stays_quiet_on_its_example(quiet: Rule, example: Example) -> None:
-    assert levels_raised(quiet, example) == []
+    assert levels_raised(quiet, replay(quiet, example)) == []
 
 
 @pytest.mark.parametrize(("file", "shipped"), RULES)
@@ -70,6 +70,15 @@ def test_an_example_that_disagrees_is_named() -> None:
         Finding("pack.toml", "test.rule", "too low", "it should fire and stayed quiet"),
         Finding("pack.toml", "test.rule", "too high", "it should stay quiet and raised `high`"),
     ]
+
+
+def test_an_example_that_should_stand_and_was_cleared_is_named() -> None:
+    points = "{ level = [[9.0, '5s'], [0.0, '5s']] }"
+    wrong = rule(f"""
+        fires_when = [{{ say = "gone", every = "1s", points = {points}, level = "high", stands = true }}]
+        level = [{{ name = "high", severity = "II", when = {{ column = "level", above = 2.0 }} }}]""")
+    (finding,) = check_examples([wrong], "pack.toml")
+    assert finding.why == "it should still stand at the end and was cleared"
 
 
 def test_a_metric_that_the_kind_has_not_is_named() -> None:

@@ -22,7 +22,7 @@ from cloud.timeseries.influx import InfluxTimeSeries
 from cloud.timeseries.influx_server import Address, read_address
 from cloud.timeseries.ledger import dead_letter
 from cloud.timeseries.port import Misconfigured, Retry, SampleBatch
-from tests.ingesting import T0, TABLE, sample_batch
+from tests.ingesting import HOUR_0, T0, TABLE, sample_batch
 from tests.servers import influx
 
 Answer = tuple[int, str, dict[str, str]]
@@ -113,7 +113,7 @@ async def opened(address: Address, folder: Path) -> AsyncIterator[tuple[InfluxTi
 
 
 def samples(seq: int, *values: float) -> SampleBatch:
-    return SampleBatch("gw-north", seq, TABLE, sample_batch(seq, *values).block())
+    return SampleBatch("gw-north", seq, HOUR_0, TABLE, sample_batch(seq, *values).block())
 
 
 def write(stand_in: StandIn, folder: Path, user: str = ":s3cret@", *batches: SampleBatch) -> None:
@@ -229,7 +229,7 @@ def test_a_real_server_refuses_a_line_and_keeps_the_others(tmp_path: Path) -> No
             place = f"http://127.0.0.1:{port}/write?db=city"
             await asyncio.to_thread(lambda: urllib.request.urlopen(place, words.encode()).close())
             block = sample_batch(2, 60.0, point=1).block()  # `power` is a text in this shard now
-            batch = SampleBatch("gw-north", 2, TABLE, block)
+            batch = SampleBatch("gw-north", 2, HOUR_0, TABLE, block)
             assert await timeseries.write([batch, samples(3, 3.0)]) == {batch.key, ("gw-north", 3)}
             (dead,) = await store.read(lambda c: c.execute(select(dead_letter.c.line, dead_letter.c.why)).all())
             assert dead.line.startswith("reading,device=lamp-1")

@@ -13,13 +13,15 @@ import pytest
 
 from cloud.store import Store
 from cloud.timeseries.embedded import EmbeddedTimeSeries
-from cloud.timeseries.port import HOUR, Retry, Sample, SampleBatch, Series, TimeSeries
+from cloud.timeseries.port import Retry, Sample, SampleBatch, Series, TimeSeries
 from cloud.timeseries.stores import open_timeseries
 from rules.declared import Refused
 from rules.samples import POINT, QUALITY, TIME, VALUE, Block, Point, PointTable, Quality
 from tests.servers import influx
+from wire.clock import HOUR
 
 T0 = 1_781_782_200_000_000_000  # 2026-06-18T11:30:00Z
+HOUR_0 = T0 // HOUR * HOUR
 ALWAYS = (-(2**63), 2**63 - 1)
 
 TABLE = PointTable(
@@ -84,8 +86,8 @@ def block(*samples: tuple[int, float, float, int]) -> Block:
     )
 
 
-def batch(seq: int, samples: Block, table: PointTable = TABLE) -> SampleBatch:
-    return SampleBatch(table.gateway, seq, table, samples)
+def batch(seq: int, samples: Block, table: PointTable = TABLE, hour: int = HOUR_0) -> SampleBatch:
+    return SampleBatch(table.gateway, seq, hour, table, samples)
 
 
 def rows(series: Series) -> list[tuple[int, float | None, int]]:
@@ -160,7 +162,7 @@ def test_any_id_comes_back(run: Run, name: str) -> None:
         await timeseries.write([batch(1, block((0, 0, 7.0, 1), (1, 0, 8.0, 0)), table)])
         assert rows(await timeseries.read(name, name, *ALWAYS)) == [(T0, 7.0, 1)]
         assert await timeseries.latest([name]) == {(name, name): Sample(T0, 7.0, 1)}
-        assert await timeseries.committed(table.gateway) == {T0 // HOUR * HOUR: 2}
+        assert await timeseries.committed(table.gateway) == {HOUR_0: 2}
 
     run(test)
 
@@ -238,13 +240,12 @@ def test_the_latest_of_many_devices(run: Run) -> None:
 
 
 def test_committed_counts_what_is_stored_by_the_hour_of_a_batch(run: Run) -> None:
-    hour = T0 // HOUR * HOUR
-
     async def test(timeseries: TimeSeries) -> None:
         await timeseries.write([batch(1, block((0, 0, 1.0, 0), (1, 0, 2.0, 0)))])
         await timeseries.write([batch(1, block((0, 0, 1.0, 0), (1, 0, 2.0, 0)))])
-        await timeseries.write([batch(2, block((0, 1799, 3.0, 0), (0, 1801, 4.0, 0), (0, 1802, 5.0, 0)))])
-        assert await timeseries.committed("gw-north") == {hour: 2, hour + HOUR: 3}
+        late = block((0, 1799, 3.0, 0), (0, 1800, 4.0, 0), (0, 1801, 5.0, 0))  # taken before and after a full hour
+        await timeseries.write([batch(2, late), batch(3, block((0, 1798, 6.0, 0)), hour=HOUR_0 + HOUR)])
+        assert await timeseries.committed("gw-north") == {HOUR_0: 5, HOUR_0 + HOUR: 1}
 
     run(test)
 

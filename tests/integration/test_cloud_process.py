@@ -43,7 +43,7 @@ def test_an_alert_becomes_an_order_and_the_process_stops_in_time(tmp_path: Path)
 
         async def story() -> None:
             step = told("cover.open", "cover-n1", Phase.RAISED, "open", 0, 1)
-            batch = Batch("gw-north", "boot", 1, 1, "", True, transitions=(step,))
+            batch = Batch("gw-north", "boot", 1, 1, 0, "", True, transitions=(step,))
             async with (
                 Session(Broker("127.0.0.1", broker.port, None, None), "gw-north", []) as gateway,
                 httpx.AsyncClient(base_url=cloud.url, trust_env=False) as client,

@@ -85,15 +85,19 @@ class Reference:
                 self.judge(rule, device, clock, fresh)
 
     def judge(self, rule: Rule, device: str, clock: int, fresh: set[str]) -> None:
-        if not fresh & {metric(c.column) for level in rule.level for c in leaves(level.when)}:
+        conditions = [level.when for level in rule.level] + ([rule.doubt] if rule.doubt else [])
+        if not fresh & {metric(c.column) for condition in conditions for c in leaves(condition)}:
             return
         self.expire(rule, device, clock)
-        for level in rule.level:
-            for comparison in leaves(level.when):
+        for condition in conditions:
+            for comparison in leaves(condition):
                 if metric(comparison.column) in fresh:
                     self.compare(device, comparison)
+        doubted = rule.doubt is not None and self.truth(device, rule.doubt) is True
         truths = [
-            self.truth(device, level.when) if fresh & {metric(c.column) for c in leaves(level.when)} else None
+            None
+            if doubted or not fresh & {metric(c.column) for c in leaves(level.when)}
+            else self.truth(device, level.when)
             for level in rule.level
         ]
         alert = self.alerts.get((rule.id, device))
@@ -196,7 +200,9 @@ class Reference:
             waiting = [
                 (state.turned + delay(level, state.true), state)
                 for state, level in zip(alert.levels, rule.level, strict=True)
-                if state.true != state.up and all(self.on_change[device, metric(c.column)] for c in leaves(level.when))
+                if state.true != state.up
+                and rule.doubt is None
+                and all(self.on_change[device, metric(c.column)] for c in leaves(level.when))
             ]
             due = min((at for at, _ in waiting), default=before)
             if due >= before:

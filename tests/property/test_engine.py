@@ -80,6 +80,19 @@ RULES = (
         on_delay = "25s"
         when = { column = "level", above = 1.0 }"""),
     rule("""
+        id = "doubted"
+        doubt = { any = [{ column = "unchanged(level)", above = 25.0 }, { column = "flow", above = 2.0, clear = 1.0 }] }
+        [[level]]
+        name = "low"
+        severity = "III"
+        on_delay = "10s"
+        off_delay = "10s"
+        when = { column = "level", above = 1.0, clear = 0.5 }
+        [[level]]
+        name = "high"
+        severity = "II"
+        when = { column = "level", above = 2.0 }"""),
+    rule("""
         id = "quiet"
         level = [{ name = "on", severity = "IV", when = { column = "silence", above = 2.5 } }]"""),
     rule("""
@@ -96,6 +109,11 @@ RULES = (
         severity = "II"
         on_delay = "30s"
         when = { any = [{ column = "tilt", equals = 3.0 }, { column = "water", above = 2.0, clear = 1.0 }] }"""),
+    rule("""
+        id = "braced"
+        kind = "lid"
+        doubt = { column = "water", above = 1.0 }
+        level = [{ name = "on", severity = "IV", on_delay = "20s", when = { column = "tilt", above = 1.0 } }]"""),
     rule("""
         id = "lid"
         kind = "lid"

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from fastapi import FastAPI
 
 from cloud.api.app import create_app, create_crew_app
@@ -22,6 +23,7 @@ from rules.samples import Block, Point, PointTable
 from tests.desk_city import START, City, at, registry, told
 from wire.clock import NANOSECONDS, Clock
 
+HOST = "192.0.2.7"  # an address set aside for examples
 TOKEN = "a-token-shown-once-as-a-code"
 TABLE = PointTable("gw-north", (Point("level-n1", "level_sensor", "level", "m", 10.0),))
 
@@ -48,10 +50,11 @@ ROUTES = {
 class Centre:
     """A city with its API."""
 
-    def __init__(self, city: City, app: FastAPI, client: httpx.AsyncClient) -> None:
+    def __init__(self, city: City, app: FastAPI, client: httpx.AsyncClient, troubles: dict[str, str]) -> None:
         self.city = city
         self.app = app
         self.client = client
+        self.troubles = troubles
 
     async def get(self, path: str, status: int = 200, **query: str | int) -> Any:
         answer = await self.client.get(path, params=query)
@@ -77,18 +80,20 @@ def visit(folder: Path, story: Callable[[Centre], Awaitable[None]], *, door: boo
     async def run() -> None:
         async with Store(folder / "cloud.sqlite") as store:
             city = City(store, registry())
-            points, timeseries = PointTables(store), MemoryTimeSeries()
+            points, timeseries, troubles = PointTables(store), MemoryTimeSeries(), dict[str, str]()
             await points.keep([TABLE], START)
-            await timeseries.write([SampleBatch("gw-north", 1, TABLE, _rising())])
+            await timeseries.write([SampleBatch("gw-north", 1, START, TABLE, _rising())])
             clock = Clock(wall=time.time_ns(), city=at(100))
             balance = Balance(store, city.events, ["gw-north", "gw-south"], clock)
             app = create_app(
-                city.desk, store, city.events, balance, timeseries, points, city.registry, clock, city.counted
+                *(city.desk, store, city.events, balance, timeseries, points, city.registry, clock, city.counted),
+                troubles,
+                HOST,
             )
-            served = create_crew_app(app.state.context, TOKEN) if door else app
+            served = create_crew_app(app.state.context, HOST, TOKEN) if door else app
             transport = httpx.ASGITransport(served)
-            async with httpx.AsyncClient(transport=transport, base_url="http://centre") as client:
-                await story(Centre(city, app, client))
+            async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}:8080") as client:
+                await story(Centre(city, app, client, troubles))
 
     asyncio.run(run())
 
@@ -278,6 +283,30 @@ def test_the_stream_resumes_after_the_last_event_seen_and_ends_when_told(tmp_pat
     visit(tmp_path, story)
 
 
+def test_it_is_not_ready_while_something_cannot_be_stored(tmp_path: Path) -> None:
+    async def story(centre: Centre) -> None:
+        centre.troubles |= {"samples": "no answer from the server", "alerts": "the disk is full"}
+        problem = await centre.get("/readyz", 503)
+        told = "samples cannot be stored: no answer from the server; alerts cannot be stored: the disk is full"
+        assert (problem["status"], problem["detail"]) == (503, told)
+        assert await centre.get("/healthz") == {"status": "ok"}
+        centre.troubles.clear()
+        assert await centre.get("/readyz") == {"status": "ready"}
+
+    visit(tmp_path, story)
+
+
+@pytest.mark.parametrize("door", [False, True])
+def test_only_its_own_names_reach_it(tmp_path: Path, *, door: bool) -> None:
+    async def story(centre: Centre) -> None:
+        for name in (HOST, f"{HOST}:8080", "127.0.0.1:8080", "localhost", "[::1]:8080"):
+            assert (await centre.client.get("/crew", headers={"host": name})).status_code == 200
+        for name in ("rebound.example", "rebound.example:8080", f"{HOST}.rebound.example", "localhost.rebound.example"):
+            assert (await centre.client.get("/crew", headers={"host": name})).status_code == 400
+
+    visit(tmp_path, story, door=door)
+
+
 def test_the_page_is_served_and_nothing_else_of_the_disk(tmp_path: Path) -> None:
     async def story(centre: Centre) -> None:
         assert "text/html" in (await centre.client.get("/")).headers["content-type"]
@@ -305,8 +334,16 @@ def test_the_crew_enters_once_with_the_token_and_reaches_only_its_own(tmp_path: 
             await centre.get(path, 404)
         assert (await centre.client.get("/crew")).status_code == 200
         assert (await centre.client.get("/crew.js")).status_code == 200
+        cookies.update(centre.client.cookies)
         centre.client.cookies.clear()
         await centre.post("/crew/session", {"token": TOKEN}, 403)
         await centre.get(orders, 401)
 
+    async def after_a_restart(centre: Centre) -> None:
+        await centre.post("/crew/session", {"token": TOKEN}, 403)
+        centre.client.cookies.update(cookies)
+        await centre.get("/crew/api/work-orders")
+
+    cookies = httpx.Cookies()
     visit(tmp_path, story, door=True)
+    visit(tmp_path, after_a_restart, door=True)

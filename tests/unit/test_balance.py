@@ -1,6 +1,7 @@
 """The balance: what the gateways tell against what was committed."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from cloud.balance import Balance
 from cloud.events import Events
 from cloud.store import Store
 from cloud.timeseries.memory import MemoryTimeSeries
-from cloud.timeseries.port import HOUR, SampleBatch
-from tests.ingesting import T0, TABLE, sample_batch
-from wire.batch import Status, Tally
-from wire.clock import Clock
+from cloud.timeseries.port import SampleBatch
+from gateway.outbox import Outbox
+from tests.gateways import tick
+from tests.ingesting import HOUR_0, TABLE, sample_batch, world
+from wire.batch import Batch, Status, Tally, decode
+from wire.clock import HOUR, NANOSECONDS, Clock
+from wire.topics import Lane
 
-HOUR_0 = T0 // HOUR * HOUR
 CITY = Clock(wall=0, city=0, speed=1.0)
 
 
@@ -158,13 +161,41 @@ def test_the_hours_of_the_ledger(run: Run) -> None:
     run(test)
 
 
+def test_a_batch_that_straddles_an_hour_closes_in_both_hours(tmp_path: Path) -> None:
+    full = HOUR_0 + HOUR
+
+    async def main() -> None:
+        sent: list[Batch] = []
+        for now in (full - NANOSECONDS, full + NANOSECONDS):
+            clock = Clock(wall=time.time_ns(), city=now, speed=1e-6)  # stands (nearly) still
+            async with Outbox(tmp_path / "outbox", TABLE, clock) as outbox:
+                # What arrives just after the full hour was taken before it (for the most part, or all of it).
+                await outbox.append(tick(samples=3, filtered=1, taken_at=now))
+                await outbox.append(tick(samples=2, taken_at=now - 5 * NANOSECONDS))
+                sent = [decode(row.payload, Batch) for row in await outbox.next((), 9, 9)]
+                report = await outbox.report()
+        async with world(tmp_path) as city:
+            await city.send(Lane.POINTS, TABLE)
+            for batch in sent:
+                await city.send(Lane.LIVE, batch)
+            await city.send(Lane.STATUS, status(1, *report.tallies))
+            await city.quiet()
+            rows = city.balance.hours("gw-north")
+        assert [(row.tally.hour, row.tally.acquired, row.committed, row.open) for row in rows] == [
+            (HOUR_0, 6, 5, 0),
+            (full, 6, 5, 0),
+        ]
+
+    asyncio.run(main())
+
+
 def test_the_ledger_is_read_back_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVENT_EVERY_S", 0.0)
     batch = sample_batch(1, 1.0, 2.0)
 
     async def main() -> None:
         timeseries = MemoryTimeSeries()
-        await timeseries.write([SampleBatch("gw-north", 1, TABLE, batch.block())])
+        await timeseries.write([SampleBatch("gw-north", 1, HOUR_0, TABLE, batch.block())])
         async with Store(tmp_path / "cloud.sqlite") as store:
             changes = Events(store)
             first = Balance(store, changes, ["gw-north"], CITY)

@@ -11,7 +11,7 @@ from wire.topics import Lane, parse_up, up
 
 
 def _batch(samples: Columns | None) -> Batch:
-    return Batch("gw-1", "boot", 7, 3, "digest", clock_ok=True, samples=samples)
+    return Batch("gw-1", "boot", 7, 3, 0, "digest", clock_ok=True, samples=samples)
 
 
 def test_columns_come_back_as_they_were_sent() -> None:

@@ -83,9 +83,9 @@ wire = { by = "onvif", prefix = "d" }
 @pytest.mark.parametrize(
     ("was", "instead", "why"),
     [
-        ('gateway = "g"', 'gateway = "x"', "no gateway `x` is declared"),
-        ('site = "s"', 'site = "x"', "no site `x` is declared"),
-        ('by = "onvif", prefix = "d"', 'by = "modbus", bus = "b", unit = 1', "no bus `b` is declared"),
+        ('gateway = "g"', 'gateway = "x"', "gateway: no gateway `x` is declared; there is g"),
+        ('site = "s"', 'site = "x"', "site: no site `x` is declared; there is s"),
+        ('by = "onvif", prefix = "d"', 'by = "modbus", bus = "b", unit = 1', "wire.bus: no bus `b` is declared; there is none"),
     ],
 )
 def test_a_device_that_points_nowhere_is_named(was: str, instead: str, why: str) -> None:

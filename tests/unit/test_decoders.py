@@ -8,10 +8,11 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from edge.agent import Reading
+from edge.agent import Agent, Reading, Tick
 from edge.profile import load_profiles
 from edge.sources import MqttSource, installed, table_of
-from rules.district import load_district
+from rules.district import Chirpstack, load_district
+from rules.engine import Engine
 from rules.samples import Quality
 from wire.clock import Clock, from_iso
 from wire.counted import Counted
@@ -29,7 +30,8 @@ def _source() -> tuple[MqttSource, Counted]:
     counted = Counted()
     # A clock that does not move: the city stands at START.
     clock = Clock(wall=0, city=START, speed=1e-30)
-    return MqttSource(installed(DISTRICT, "gw-north", load_profiles()), clock, counted), counted
+    elsewhere = [device for device in DISTRICT.device if device.gateway != "gw-north"]
+    return MqttSource(installed(DISTRICT, "gw-north", load_profiles()), clock, counted, elsewhere), counted
 
 
 def _told(reading: Reading | None) -> dict[tuple[str, str], float]:
@@ -46,11 +48,18 @@ def _water(time: str, inside: bool) -> bytes:
     return json.dumps({"UtcTime": time, "Source": {"Rule": "StandingWater"}, "Data": {"IsInside": inside}}).encode()
 
 
-def test_subscribes_to_its_own_devices_only() -> None:
-    source, _ = _source()
-    assert UPLINK in source.subscriptions
-    assert "camera-n1/onvif-ej/#" in source.subscriptions
-    assert len(source.subscriptions) == 5
+def test_subscribes_to_its_applications_and_cameras_and_passes_over_other_gateways_devices() -> None:
+    source, counted = _source()
+    application = UPLINK.split("/")[1]
+    assert set(source.subscriptions) == {
+        f"application/{application}/device/+/event/up",
+        "camera-n1/onvif-ej/#",
+        "camera-n2/onvif-ej/#",
+    }
+    elsewhere = next(device for device in DISTRICT.device if device.id == "cover-s1")
+    assert isinstance(elsewhere.wire, Chirpstack)
+    assert source.take(f"application/{application}/device/{elsewhere.wire.dev_eui}/event/up", b"{") is None
+    assert counted.snapshot() == {}
 
 
 def test_an_uplink_becomes_a_reading_with_its_own_time() -> None:
@@ -87,8 +96,8 @@ def test_a_retained_replay_is_not_a_new_reading() -> None:
     assert _told(source.take(WATER, _water("2026-06-18T11:29:00Z", inside=True))) == {
         ("camera-n1", "standing_water"): 1.0
     }
-    assert source.take(WATER, _water("2026-06-18T11:29:00Z", inside=True)) is None
-    assert source.take(WATER, _water("2026-06-18T11:28:00Z", inside=False)) is None
+    assert _told(source.take(WATER, _water("2026-06-18T11:29:00Z", inside=True))) == {}
+    assert _told(source.take(WATER, _water("2026-06-18T11:28:00Z", inside=False))) == {}
     assert counted["edge_repeated_messages_total"] == 2
     assert source.take(WATER, _water("2026-06-18T11:29:01Z", inside=False)) is not None
     assert source.take(WATER, b"") is None
@@ -99,7 +108,7 @@ def test_a_late_uplink_counts_but_a_redelivered_one_does_not() -> None:
     source, counted = _source()
     assert source.take(UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)) is not None
     assert source.take(UPLINK, _uplink("2026-06-18T11:09:00Z", angle_x=1)) is not None
-    assert source.take(UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)) is None
+    assert _told(source.take(UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1))) == {}
     assert counted["edge_repeated_messages_total"] == 1
 
 
@@ -153,13 +162,44 @@ def test_what_gives_no_reading_is_counted_told_and_acknowledged_and_the_next_pas
 
     with capture_logs() as logs:
         (reading,) = asyncio.run(scenario())
-    assert counted.snapshot() == {"edge_malformed_messages_total": 2, "edge_unknown_device_messages_total": 1}
-    assert [(line["why"], line["topic"]) for line in logs] == [
-        ("unknown_device", "application/x/device/y/event/up"),
-        ("malformed", UPLINK),
+    assert counted.snapshot() == {"edge_malformed_uplinks_total": 2, "edge_unknown_device_messages_total": 1}
+    assert [(line["counter"], line["topic"]) for line in logs] == [
+        ("edge_unknown_device_messages_total", "application/x/device/y/event/up"),
+        ("edge_malformed_uplinks_total", UPLINK),
     ]
     # the good one waits for its settlement
     assert messages.acknowledged == [0, 1, 2]
     assert reading.settle is not None
     reading.settle()
     assert messages.acknowledged == [0, 1, 2, 3]
+
+
+def test_a_repeat_is_acknowledged_only_once_its_first_copy_is_safe() -> None:
+    source, _ = _source()
+    message = _uplink("2026-06-18T11:29:00Z", angle_x=1)
+    messages = _Deliveries((UPLINK, message), (UPLINK, message))
+    stored = list[Tick]()
+
+    async def scenario() -> None:
+        disk = asyncio.Event()
+
+        async def append(tick: Tick) -> None:
+            await disk.wait()
+            stored.append(tick)
+
+        intake: asyncio.Queue[Reading] = asyncio.Queue(10)
+        agent = Agent(TABLE, Engine(TABLE, ()), intake, append, Clock(), 0.001)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(source.run(messages, intake.put)), group.create_task(agent.run())]
+            await messages.empty.wait()
+            assert messages.acknowledged == [], "a crash now must leave the broker with the message"
+            disk.set()
+            async with asyncio.timeout(5):
+                while len(messages.acknowledged) < 2:  # noqa: ASYNC110 - looks from outside
+                    await asyncio.sleep(0.001)
+            for task in tasks:
+                task.cancel()
+
+    asyncio.run(scenario())
+    assert messages.acknowledged == [0, 1]
+    assert sum(tick.acquired for tick in stored) == 1

@@ -27,6 +27,14 @@ OPEN = rule("""
     severity = "II"
     on_delay = "60s"
     when = { column = "tilt", above = 10.0 }""")
+DOUBTED = rule("""
+    id = "test.doubted"
+    doubt = { column = "unchanged(level)", above = 60.0 }
+    [[level]]
+    name = "high"
+    severity = "II"
+    on_delay = "30s"
+    when = { column = "level", above = 1.0, clear = 0.5 }""")
 SILENT = rule("""
     id = "test.silent"
     level = [{ name = "silent", severity = "IV", when = { column = "silence", above = 3.0 } }]""")
@@ -80,6 +88,56 @@ def test_a_bad_sample_neither_confirms_nor_clears(value: float, quality: Quality
     assert steps(judge.evaluate(samples((0, 1.5)))) == [(0, Phase.PENDING)]
     assert judge.evaluate(samples((40, value), quality=quality)) == []
     assert steps(judge.evaluate(samples((50, 1.5)))) == [(50, Phase.RAISED)]
+
+
+def test_doubt_does_not_clear_what_stands() -> None:
+    judge = engine(DOUBTED)
+    flood = samples((0, 1.4), (30, 1.5), *((at, 1.6) for at in range(40, 3600, 10)))
+    assert steps(judge.evaluate(flood)) == [(0, Phase.PENDING), (30, Phase.RAISED)]
+    assert steps(judge.evaluate(samples((3600, 0.2)))) == [(3600, Phase.CLEARED)]
+
+
+def test_doubt_does_not_raise_and_what_is_pending_does_not_ripen() -> None:
+    low = rule("""
+        id = "test.low"
+        doubt = { column = "unchanged(level)", above = 20.0 }
+        level = [{ name = "low", severity = "II", on_delay = "30s", when = { column = "level", below = 1.0 } }]""")
+    judge = engine(low)
+    assert steps(judge.evaluate(samples(*((at, 0.9) for at in range(0, 600, 10))))) == [(0, Phase.PENDING)]
+    assert judge.advance(START + 3600 * S) == []
+    assert steps(judge.evaluate(samples((600, 1.2)))) == [(600, Phase.LAPSED)]
+
+
+def test_what_can_be_doubted_is_not_confirmed_by_time_alone() -> None:
+    doubted = rule("""
+        id = "test.open"
+        kind = "lid"
+        doubt = { column = "tilt", above = 80.0 }
+        level = [{ name = "open", severity = "II", on_delay = "60s", when = { column = "tilt", above = 10.0 } }]""")
+    judge = engine(doubted)
+    assert steps(judge.evaluate(samples((0, 72.0), (10, 90.0), point=1))) == [(0, Phase.PENDING)]
+    assert judge.advance(START + 3600 * S) == []
+    assert steps(judge.evaluate(samples((3600, 72.0), point=1))) == [(3600, Phase.RAISED)]
+
+
+def test_a_doubt_that_is_not_known_is_none() -> None:
+    judge = engine(
+        rule("""
+        doubt = { column = "flow", above = 1.0 }
+        level = [{ name = "high", severity = "II", when = { column = "level", above = 1.0 } }]""")
+    )
+    assert steps(judge.evaluate(samples((0, 1.5)))) == [(0, Phase.RAISED)]
+
+
+def test_silence_is_not_doubted() -> None:
+    silent = 'level = [{ name = "silent", severity = "IV", when = { column = "silence", above = 3.0 } }]'
+    for doubt in ('{ column = "level", above = 1.0 }', '{ column = "silence", above = 1.0 }'):
+        with pytest.raises(Refused, match="`silence` goes in one level"):
+            rule(f"doubt = {doubt}\n{silent}")
+    with pytest.raises(Refused, match="`silence` goes in one level"):
+        rule("""
+            doubt = { column = "silence", above = 1.0 }
+            level = [{ name = "high", severity = "II", when = { column = "level", above = 1.0 } }]""")
 
 
 def test_uncertain_is_judged() -> None:

@@ -13,8 +13,9 @@ from cloud import ingest
 from cloud.points import PointTables
 from cloud.timeseries.port import Misconfigured, Retry
 from rules.samples import Point, PointTable
-from tests.ingesting import TABLE, World, alert_batch, sample_batch, until, world
+from tests.ingesting import HOUR_0, TABLE, World, alert_batch, sample_batch, until, world
 from wire.batch import Batch, Columns, Receipt, Status, encode
+from wire.clock import HOUR
 from wire.topics import Lane, receipt
 
 Test = Callable[[World], Awaitable[None]]
@@ -102,6 +103,16 @@ BAD_SAMPLES = {
         "malformed",
     ),
     "a number no store can hold": (_changed(sample_batch(7), seq=2**64 - 1), "ingest_malformed_batches_total", None),
+    "an hour that is none": (
+        encode(sample_batch(7, 1.0, hour=HOUR_0 + 1)),
+        "ingest_malformed_batches_total",
+        "malformed",
+    ),
+    "an hour no store can hold": (
+        _changed(sample_batch(7), hour=HOUR * (2**63 // HOUR + 1)),
+        "ingest_malformed_batches_total",
+        "malformed",
+    ),
     "a negative number": (encode(sample_batch(-7, 1.0)), "ingest_malformed_batches_total", None),
     "another gateway's": (
         encode(sample_batch(7, 1.0, gateway="gw-south")),

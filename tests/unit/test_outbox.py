@@ -15,11 +15,9 @@ from gateway.rows import Bounds, Report
 from rules.samples import PointTable
 from tests.gateways import START, TABLE, accepted, tick
 from wire.batch import Batch, Receipt, decode
-from wire.clock import NANOSECONDS, Clock
+from wire.clock import HOUR, NANOSECONDS, Clock
 from wire.counted import Counted
 from wire.topics import Lane
-
-HOUR = 3600 * NANOSECONDS
 
 
 def clock_at(city: int) -> Clock:

@@ -54,7 +54,7 @@ def test_the_bytes_of_a_seed_do_not_drift() -> None:
     world = storm(1)
     depth = world.depth_m("underpass-bluestone", every_second())
     swing = world.swing_deg("cover-n1", every_second())
-    assert hashlib.sha256(depth.tobytes() + swing.tobytes()).hexdigest()[:16] == "c5f83241ae162765"
+    assert hashlib.sha256(depth.tobytes() + swing.tobytes()).hexdigest()[:16] == "bd076a87691d3654"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -223,7 +223,9 @@ def test_a_cover_reports_the_alarm_and_the_recovery_at_once(seed: int) -> None:
     objects = [(message.at, msgspec.json.decode(message.payload)["object"]) for message in told]
     alarms = [(when, shown["threshold_x"]) for when, shown in objects]
     around = [(when, state) for when, state in alarms if truck.at <= when <= truck.until + 10 * NANOSECONDS]
-    assert [state for _, state in around if state] == ["trigger", "normal"]
+    states = [state for _, state in around if state]
+    assert states == ["trigger", "normal"] * (len(states) // 2)  # it may dip below the alarm and rise again
+    assert states
     assert around[0][0] - truck.at < 5 * NANOSECONDS
     heartbeats = [when for when, state in alarms if (when, state) not in around]
     assert len(heartbeats) in (5, 6)  # on joining, and every ten minutes
