@@ -134,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1:
         raise SystemExit("usage: python -m gateway.process CONFIG.toml")
+    with refusing():
+        config = load_config(Path(given[0]))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -143,8 +145,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    with refusing():
-        config = load_config(Path(given[0]))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(config))

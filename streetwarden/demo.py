@@ -17,6 +17,7 @@ import msgspec
 import segno
 from rich.console import Console
 
+from rules.declared import Refused
 from streetwarden.assembly import Assembly, City, assemble, evening
 from streetwarden.centre import Centre
 from streetwarden.headless import run_headless, until
@@ -155,6 +156,8 @@ def _tail(log: Path) -> str:
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise Refused(f"--keep {keep}", "this folder is not empty; two runs would mix, so name another")
         yield keep.resolve()
     else:
         with tempfile.TemporaryDirectory(prefix="streetwarden-") as folder:

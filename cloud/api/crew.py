@@ -109,6 +109,12 @@ async def clock(shared: Shared) -> models.ClockView:
     return await city.clock(shared)
 
 
+@router.get("/api/district", dependencies=[Depends(_inside)])
+async def district(shared: Shared) -> models.DistrictView:
+    """Tell the district's names, so that the phone can say where to go."""
+    return await city.district(shared)
+
+
 @router.post("/api/work-orders/{order}/actions", dependencies=[Depends(_inside)])
 async def act(shared: Shared, order: str, request: CrewAction) -> models.WorkOrderView:
     """Accept, arrive or handle; see ``POST /api/v1/work-orders/{id}/actions``."""
