@@ -118,7 +118,7 @@ def work_order(
             models.AnnouncementView(
                 at=iso(each.at),
                 level=each.level,
-                level_title=_level_title(registry, each.rule, each.level),
+                level_title=_level_title(registry, each.rule, each.level) or text(registry.rules[each.rule].title),
                 severity=each.severity.value,
                 decided_at=iso(each.decided_at),
             )

@@ -166,10 +166,17 @@ def _upgrade(connection: Connection, registry: Registry, order: WorkOrder, alert
         hazard=alert.hazard,
         device=alert.device,
         reason=alert.reason,
+        confirmation=_turned(order.confirmation, order.device, alert.device),
         limit_s=limit_s,
         due_at=min(order.due_at, now + int(limit_s * NANOSECONDS)),
         announcements=(*order.announcements, announcement),
     )
+
+
+def _turned(confirmation: Decision, was: str, now: str) -> Decision:
+    """When a device that confirmed the order comes to lead it, the one that led confirms: none vouches for itself."""
+    by = tuple(dict.fromkeys(was if device == now else device for device in confirmation.by))
+    return msgspec.structs.replace(confirmation, by=by)
 
 
 def _note(

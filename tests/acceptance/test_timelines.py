@@ -223,3 +223,16 @@ def test_a_closed_case_that_grows_worse_is_a_new_case_and_a_repeat_is_not(tmp_pa
         assert second.closure is not None
 
     in_city(tmp_path, story)
+
+
+def test_no_device_vouches_for_itself_when_the_one_that_confirmed_comes_to_lead(tmp_path: Path) -> None:
+    async def story(city: City) -> None:
+        await city.tell(31, told("flood.depth", "level-n1", Phase.RAISED, "slow", 30, 1))
+        assert not await city.orders()
+        await city.tell(51, told("camera.water", "camera-n1", Phase.RAISED, "seen", 50, 1))
+        order = await city.order()
+        assert [told.rule for told in order.announcements] == ["camera.water", "flood.depth"]
+        assert order.device == "level-n1"
+        assert order.confirmation.by == ("camera-n1",)
+
+    in_city(tmp_path, story)
