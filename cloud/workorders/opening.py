@@ -4,7 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from cloud import alerts, dispatch, events, trail
 from cloud.alerts import Alert, Decision
@@ -74,13 +74,16 @@ def _rises(alert: Alert, order: WorkOrder) -> bool:
 
 def _order_it_belongs_to(connection: Connection, registry: Registry, alert: Alert) -> WorkOrder | None:
     """Find the newest order whose incident the alert is part of."""
+    confirm = registry.rules[alert.rule].confirm
+    columns = order_table.c
+    # Only what `belongs` could say yes to: with hundreds of open orders, each alert must not look at all of them.
+    own = and_(columns.device == alert.device, or_(columns.hazard == alert.hazard, columns.case == "device"))
     candidates = connection.execute(
         select(order_table)
-        .where(order_table.c.case == alert.case)
-        .where(or_(order_table.c.finished_at.is_(None), order_table.c.finished_at >= alert.decided_at))
-        .order_by(order_table.c.finished_at.is_not(None), order_table.c.opened_at.desc(), order_table.c.id)
+        .where(columns.case == alert.case, or_(own, columns.hazard.in_(confirm.hazards)))
+        .where(or_(columns.finished_at.is_(None), columns.finished_at >= alert.decided_at))
+        .order_by(columns.finished_at.is_not(None), columns.opened_at.desc(), columns.id)
     )
-    confirm = registry.rules[alert.rule].confirm
     for row in candidates:
         order = from_row(row, WorkOrder)
         gathered = alerts.of_incident(connection, order.incident)
