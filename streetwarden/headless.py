@@ -22,11 +22,15 @@ COUNTER = "poll_counter"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the district centre's API told while the street was still alive."""
+    """What the district centre's API told while the street was still alive.
+
+    ``unanswered`` are the polls that the gateways counted as failed: what an instrument gave too late for them.
+    """
 
     orders: list[Any]
     alerts: list[Any]
     devices: list[Any]
+    unanswered: int
 
 
 async def run_headless(
@@ -41,7 +45,7 @@ async def run_headless(
     working = asyncio.create_task(crew.run(), name="crew")
     try:
         await until(stop, length_s)
-        told = Told(*[await centre.items(f"/api/v1/{each}") for each in ("work-orders", "alerts", "devices")])
+        told = await _listen(centre)
     finally:
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -59,6 +63,13 @@ async def run_headless(
         for order in told.orders
     ]
     return compile_report(happened, told.orders, told.alerts, told.devices, balance, counters, latencies), told
+
+
+async def _listen(centre: Centre) -> Told:
+    orders, alerts, devices = [await centre.items(f"/api/v1/{each}") for each in ("work-orders", "alerts", "devices")]
+    gateways = (await centre.get("/api/v1/balance"))["gateways"]
+    counters = [counter for gateway in gateways for counter in gateway["counters"].items()]
+    return Told(orders, alerts, devices, sum(count for name, count in counters if name.startswith("edge_poll_")))
 
 
 async def until(stop: asyncio.Event, length_s: float | None) -> None:
