@@ -23,6 +23,7 @@ from cloud.registry import Registry
 from cloud.store import Store
 from cloud.timeseries.port import Retry, TimeSeries
 from cloud.timeseries.stores import open_timeseries
+from wire import logs
 from wire.counted import Counted
 from wire.refusing import refusing
 from wire.session import Session
@@ -141,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(given) != 1:
         raise SystemExit("give one configuration file, as in `python -m cloud.process cloud.toml`")
     with refusing(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(load_config(Path(given[0]))))
+        config = load_config(Path(given[0]))
+        logs.configure()
+        runner.run(run(config))
 
 
 if __name__ == "__main__":

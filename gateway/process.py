@@ -24,6 +24,7 @@ from gateway.health import Health, will
 from gateway.outbox import Outbox
 from gateway.uplink import Uplink
 from rules.engine import Engine, OtherState
+from wire import logs
 from wire.counted import Counted
 from wire.refusing import refusing
 from wire.session import NotConnected, Session
@@ -136,15 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("usage: python -m gateway.process CONFIG.toml")
     with refusing():
         config = load_config(Path(given[0]))
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(config))

@@ -1,4 +1,4 @@
-"""Declared data (districts, rules, profiles, configurations): TOML read strictly, refused with the place and the cure."""
+"""Declared data (districts, rules, profiles, configurations): TOML read strictly, refused with place and cure."""
 
 import difflib
 import re

@@ -97,7 +97,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class District(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A district: ``function`` and ``territory`` of units decide dispatch; ``latitude``/``longitude`` are its centre."""
+    """A district: ``functions`` and ``territories`` of its units decide who is sent."""
 
     id: str
     name: Text

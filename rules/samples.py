@@ -14,7 +14,7 @@ TIME = np.dtype("<i8")
 VALUE = np.dtype("<f8")
 QUALITY = np.dtype("u1")
 
-Instant = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # UTC nanoseconds, within what ``TIME`` holds
+Instant = Annotated[int, msgspec.Meta(ge=0, le=2**62)]  # UTC ns, 1970 to 2116: adding to it still fits ``TIME``
 
 
 class Quality(IntEnum):

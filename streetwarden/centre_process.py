@@ -8,13 +8,16 @@ import uvloop
 from cloud.config import load_config
 from cloud.process import run
 from streetwarden.street import mount
+from wire import logs
 from wire.refusing import refusing
 
 
 def main() -> None:
     configuration, street, *crew = sys.argv[1:]
     with refusing():
-        uvloop.run(run(load_config(Path(configuration)), mount(street, crew[0] if crew else None)))
+        config = load_config(Path(configuration))
+        logs.configure()
+        uvloop.run(run(config, mount(street, crew[0] if crew else None)))
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ class MemoryLink:
         self._put = 0
         self._acknowledged = 0
 
-    async def put(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
+    async def put(self, topic: str, payload: bytes, *, retained: bool = False, content_type: str = "") -> None:
         self._put += 1
-        self._inbox.append(Delivery(topic, payload, retained, "", self._put, 1, 1))
+        self._inbox.append(Delivery(topic, payload, retained, content_type, self._put, 1, 1))
         async with self._moved:
             self._moved.notify_all()
 

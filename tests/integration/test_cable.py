@@ -169,7 +169,7 @@ def test_the_process_runs_the_street_and_stops_in_two_seconds(tmp_path: Path) ->
         )
         try:
             assert process.stdout is not None
-            assert "simulator ready" in process.stdout.readline()
+            assert any("simulator ready" in line for line in process.stdout)
             items = ask(control, "/actions")["items"]
             assert isinstance(items, list)
             assert {item["id"] for item in items} == {"truck", "theft", "headlights", "flood", "freeze", "cable"}
@@ -214,6 +214,6 @@ def test_a_wrong_configuration_is_refused_with_its_place(tmp_path: Path, line: s
     run = subprocess.run(
         [sys.executable, "-m", "firmware_sim.process", str(config)], capture_output=True, text=True, check=False
     )
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert says_ in run.stderr
     assert "Traceback" not in run.stderr

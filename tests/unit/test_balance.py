@@ -147,6 +147,27 @@ def test_a_will_silences_at_once_and_its_old_numbers_are_not_taken(run: Run) -> 
     run(test)
 
 
+def test_a_clock_that_was_ahead_once_does_not_silence_its_gateway_for_ever(run: Run) -> None:
+    async def test(balance: Balance, wall: Wall) -> None:
+        balance.heard(status(2**62, tally(3)), retained=False)
+        balance.heard(status(6, tally(100)), retained=False)
+        assert balance.view().total.acquired == 100
+
+    run(test)
+
+
+def test_a_gateways_own_counters_and_lost_devices_are_shown(run: Run) -> None:
+    async def test(balance: Balance, wall: Wall) -> None:
+        assert balance.counters() == {}
+        told = Status("gw-north", "boot", 1, True, 0, 0, (), ("level-1",), {"edge_malformed_uplinks_total": 2})
+        balance.heard(told, retained=False)
+        (line, _) = balance.view().gateways
+        assert (line.devices_down, line.counters) == (("level-1",), {"edge_malformed_uplinks_total": 2})
+        assert balance.counters() == {"gw-north": {"edge_malformed_uplinks_total": 2}}
+
+    run(test)
+
+
 def test_the_hours_of_the_ledger(run: Run) -> None:
     async def test(balance: Balance, wall: Wall) -> None:
         balance.heard(status(1, tally(100, 40), tally(10, hour=HOUR_0 + HOUR)), retained=False)

@@ -34,7 +34,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one() -> 
     ],
 )
 def test_other_faults_say_where_and_what(text: str, why: str) -> None:
-    with pytest.raises(Refused, match="box.toml") as refused:
+    with pytest.raises(Refused, match=r"box\.toml") as refused:
         decode(text, Outer, "box.toml")
     assert why in refused.value.why
 
@@ -85,7 +85,11 @@ wire = { by = "onvif", prefix = "d" }
     [
         ('gateway = "g"', 'gateway = "x"', "gateway: no gateway `x` is declared; there is g"),
         ('site = "s"', 'site = "x"', "site: no site `x` is declared; there is s"),
-        ('by = "onvif", prefix = "d"', 'by = "modbus", bus = "b", unit = 1', "wire.bus: no bus `b` is declared; there is none"),
+        (
+            'by = "onvif", prefix = "d"',
+            'by = "modbus", bus = "b", unit = 1',
+            "wire.bus: no bus `b` is declared; there is none",
+        ),
     ],
 )
 def test_a_device_that_points_nowhere_is_named(was: str, instead: str, why: str) -> None:
@@ -96,6 +100,6 @@ def test_a_device_that_points_nowhere_is_named(was: str, instead: str, why: str)
 
 
 def test_a_rule_without_a_runbook_does_not_load() -> None:
-    with pytest.raises(Refused, match="pack.toml") as refused:
+    with pytest.raises(Refused, match=r"pack\.toml") as refused:
         load_rules('[[rule]]\nid = "x"\nkind = "camera"\nhazard = "h"\ncase = "city"\n', "pack.toml")
     assert "missing required field" in refused.value.why

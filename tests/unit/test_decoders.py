@@ -203,3 +203,34 @@ def test_a_repeat_is_acknowledged_only_once_its_first_copy_is_safe() -> None:
     asyncio.run(scenario())
     assert messages.acknowledged == [0, 1]
     assert sum(tick.acquired for tick in stored) == 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"[" * 50_000, "not JSON"),
+        (b"{}", "`object` is missing"),
+        (_uplink("2026-06-18T11:29:00Z"), "has none of"),
+        (_uplink("2026-06-18T11:29:00Z", humidity=3), "has none of"),
+        (_uplink("2026-06-18T11:29:00Z", angle_x=[1]), "`object.angle_x` is [1], not a number"),
+        (_uplink("2026-06-18T11:29:00Z", angle_x=10**400), "not a number"),
+        (_uplink("2026-06-18T11:29:00", angle_x=1), "has no zone"),
+        (_uplink("0001-01-01T00:00:00Z", angle_x=1), "which no clock says"),
+        (_uplink("0001-01-01T00:00:00+23:00", angle_x=1), "`time`"),
+    ],
+)
+def test_no_payload_breaks_the_source_and_the_next_passes(payload: bytes, why: str) -> None:
+    structlog.reset_defaults()
+    source, counted = _source()
+    with capture_logs() as logs:
+        assert source.take(UPLINK, payload) is None
+    assert counted.snapshot() == {"edge_malformed_uplinks_total": 1}
+    assert [(line["topic"], line["device"]) for line in logs] == [(UPLINK, "cover-n1")]
+    assert why in logs[0]["why"]
+    assert source.take(UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)) is not None
+
+
+def test_an_event_without_its_time_is_told_apart_from_an_uplink() -> None:
+    source, counted = _source()
+    assert source.take(WATER, b'{"Source":{"Rule":"StandingWater"},"Data":{"IsInside":true}}') is None
+    assert counted.snapshot() == {"edge_malformed_events_total": 1}

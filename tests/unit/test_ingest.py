@@ -14,9 +14,9 @@ from cloud.points import PointTables
 from cloud.timeseries.port import Misconfigured, Retry
 from rules.samples import Point, PointTable
 from tests.ingesting import HOUR_0, TABLE, World, alert_batch, sample_batch, until, world
-from wire.batch import Batch, Columns, Receipt, Status, encode
+from wire.batch import CONTENT_TYPE, Batch, Columns, Receipt, Status, encode
 from wire.clock import HOUR
-from wire.topics import Lane, receipt
+from wire.topics import Lane, receipt, up
 
 Test = Callable[[World], Awaitable[None]]
 
@@ -211,6 +211,44 @@ def test_a_strange_topic_is_counted(run: Run) -> None:
         await city.samples.put("streetwarden/v1/gw-north/up/nonsense", b"")
         await city.quiet()
         assert city.counted.snapshot() == {"ingest_unknown_topics_total": 1}
+
+    run(test)
+
+
+def test_another_content_is_turned_away_by_what_it_says_it_is(run: Run) -> None:
+    async def test(city: World) -> None:
+        topic = up("gw-north", Lane.ALERT)
+        await city.alerts.put(topic, b"[]", content_type="application/senml+json")
+        await city.alerts.put(topic, encode(alert_batch(8, "a")), content_type=CONTENT_TYPE)
+        await city.quiet()
+        assert city.counted["ingest_wrong_content_messages_total"] == 1
+        assert city.counted["ingest_malformed_batches_total"] == 0
+        assert city.alerts.accepted == [8]
+
+    run(test)
+
+
+def test_what_the_alerts_session_has_is_passed_over_by_the_samples_session(run: Run) -> None:
+    """It hears every topic, so that a wrong one is noticed: nothing may be counted twice for that."""
+
+    async def test(city: World) -> None:
+        for lane in (Lane.ALERT, Lane.STATUS):
+            for gateway in ("gw-north", "gw-nobody"):
+                await city.samples.put(up(gateway, lane), b"garbage")
+        await city.quiet()
+        assert city.counted.snapshot() == {}
+
+    run(test)
+
+
+def test_a_tally_that_no_ledger_can_hold_is_malformed(run: Run) -> None:
+    whole = msgspec.to_builtins(Status("gw-north", "boot", 0, True, 0, 0, ()))
+    whole["tallies"] = [{"hour": 2**64 - 1, "acquired": 1, "filtered": 0, "sent": 0, "dropped": {}}]
+
+    async def test(city: World) -> None:
+        await city.send(Lane.STATUS, zstandard.compress(msgspec.msgpack.encode(whole)))
+        await city.quiet()
+        assert city.counted.snapshot() == {"ingest_malformed_statuses_total": 1}
 
     run(test)
 
