@@ -31,7 +31,7 @@ setup: .venv/demo.stamp
 test: .venv/dev.stamp  # ARGS go to pytest
 	@.ci/servers
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .

@@ -152,3 +152,4 @@ def _write(connection: Connection, tallies: dict[tuple[str, int], Tally], now: i
         new = {name: keep.excluded[name] for name in ("acquired", "filtered", "sent", "dropped")}
         connection.execute(keep.on_conflict_do_update(set_=new), rows)
     events.append(connection, "balance", "", now)
+    events.forget(connection)  # here, for this is what makes the table grow

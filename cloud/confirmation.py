@@ -46,7 +46,7 @@ def decide(
     if alert.severity is Severity.INFO:
         return Decision("held", "information_only", alert.decided_at)
     if not alert.stands:
-        return _cleared(alert, rule, now)
+        return _cleared(alert, rule.confirm, neighbours, now)
     raised_at, arrived_at = alert.raised_at or alert.decided_at, alert.arrived_at or now
     late_s = (arrived_at - raised_at) / NANOSECONDS
     until = arrived_at + int(grace_s * NANOSECONDS)
@@ -72,15 +72,26 @@ def agrees(neighbour: Neighbour, alert: Alert, confirm: Confirm) -> bool:
     )
 
 
-def _cleared(alert: Alert, rule: Rule, now: int) -> Decision:
-    """Hold what is over with no crew sent: it ended on its way here, or while it waited for a second word."""
+def _cleared(alert: Alert, confirm: Confirm, neighbours: Sequence[Neighbour], now: int) -> Decision:
+    """Hold what is over with no crew sent: it ended before it, or the second word it waited for, was here."""
     cleared_at = alert.cleared_at or alert.decided_at
     numbers = {"lasted_s": (cleared_at - (alert.raised_at or alert.since)) / NANOSECONDS}
     waited = alert.arrived_at is not None and cleared_at > alert.arrived_at
-    if waited and rule.confirm.policy == "corroborate":
-        return Decision("held", "not_corroborated", cleared_at, {"needed": rule.confirm.needed, "found": 0, **numbers})
+    found = len(_agreeing(alert, confirm, neighbours))
+    if waited and confirm.policy == "corroborate" and found < confirm.needed:
+        told = {"needed": float(confirm.needed), "found": float(found), **numbers}
+        return Decision("held", "not_corroborated", cleared_at, told)
     arrived = alert.arrived_at or now
     return Decision("held", "cleared_before_arrival", cleared_at, numbers | {"late_s": (arrived - alert.since) / 1e9})
+
+
+def _agreeing(alert: Alert, confirm: Confirm, neighbours: Sequence[Neighbour]) -> dict[str, Neighbour]:
+    """Find the devices that corroborate an alert, each with what it said first."""
+    first = dict[str, Neighbour]()
+    for neighbour in sorted(neighbours, key=lambda each: (each.raised_at, each.device)):
+        if agrees(neighbour, alert, confirm):
+            first.setdefault(neighbour.device, neighbour)
+    return first
 
 
 def _corroborate(
@@ -91,10 +102,7 @@ def _corroborate(
     raised_at: int,
     now: int,
 ) -> Decision:
-    first = dict[str, Neighbour]()  # by device, the one that spoke first
-    for neighbour in sorted(neighbours, key=lambda each: (each.raised_at, each.device)):
-        if agrees(neighbour, alert, confirm):
-            first.setdefault(neighbour.device, neighbour)
+    first = _agreeing(alert, confirm, neighbours)
     numbers = {"needed": float(confirm.needed), "found": float(len(first)), "within_m": confirm.within_m}
     if len(first) >= confirm.needed:
         enough = list(first.values())[: confirm.needed]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy.exc import OperationalError
 
 from cloud import alerts, events
 from cloud.alerts import Alert, Decision, alert_table
@@ -25,6 +26,10 @@ from wire.clock import NANOSECONDS, Clock
 from wire.counted import Counted
 
 GRACE_S = 2.0  # wall seconds that one which arrived late may be followed by its own clearing
+RETRY_S = 0.2  # wall: until a store that is full or locked is asked again, twice as long each time
+RETRY_MOST_S = 5.0
+# Held, and decided again when what was wanting may have come: a second word, or a declaration that was lost.
+_OPEN_CODES = ("not_corroborated", "unknown_rule", "unknown_device")
 
 log = structlog.get_logger()
 
@@ -79,19 +84,34 @@ class Desk:
 
     async def run(self, store: Store) -> None:
         """Keep the deadlines of waiting alerts until cancelled: sleep until the next, or until one may be nearer."""
+        delay = RETRY_S
         while True:
             self._woken.clear()
-            deadline = await store.read(_next_deadline)
-            if deadline is not None and deadline <= self._clock.now():
-                await store.write(lambda connection: self.due(connection, self._clock.now()))
-                self._changes.committed()
+            try:
+                deadline = await self._keep(store)
+            except OperationalError as error:
+                self._counted.add("desk_deadline_retries_total")
+                if delay == RETRY_S:  # told once an outage
+                    log.warning("deadlines cannot be kept; trying again until it works", why=str(error))
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_MOST_S)
                 continue
+            delay = RETRY_S
             remaining = None if deadline is None else (deadline - self._clock.now()) / NANOSECONDS
             try:
                 async with asyncio.timeout(None if remaining is None else self._clock.wall_seconds(remaining)):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    async def _keep(self, store: Store) -> int | None:
+        """Decide what is due, if anything is; the deadline that comes next."""
+        deadline = await store.read(_next_deadline)
+        if deadline is None or deadline > self._clock.now():
+            return deadline
+        await store.write(lambda connection: self.due(connection, self._clock.now()))
+        self._changes.committed()
+        return await store.read(_next_deadline)
 
     def _apply(self, connection: Connection, gateway: str, step: Transition, now: int) -> Alert | None:
         rule, device = self._registry.rules.get(step.rule), self._registry.devices.get(step.device)
@@ -109,6 +129,10 @@ class Desk:
     def _decide(self, connection: Connection, alert_id: str, now: int) -> None:
         alert = alerts.load(connection, alert_id)
         if alert is None or alert.phase is Phase.PENDING:
+            return
+        unknown = self._registry.unknown(alert.rule, alert.device)
+        if unknown is not None:
+            self._hold_unknown(connection, alert, unknown, now)
             return
         if alert.verdict == "dispatched":
             order = orders.of_incident(connection, alert.incident or "")
@@ -133,6 +157,15 @@ class Desk:
             alerts.save(connection, alerts.decided(alert, decision, now))
         events.append(connection, "alert", alert.id, now)
 
+    def _hold_unknown(self, connection: Connection, alert: Alert, code: str, now: int) -> None:
+        """Hold what nobody can judge any more; a crew that is on its way already stays so."""
+        if alert.verdict == "dispatched" or alert.code == code:
+            return
+        self._counted.add(f"desk_held_{code}_alerts_total")
+        log.warning("alert held: the catalog or the district has lost it", code=code, alert=alert.id)
+        alerts.save(connection, alerts.decided(alert, Decision("held", code, alert.decided_at), now))
+        events.append(connection, "alert", alert.id, now)
+
     def _neighbours(self, connection: Connection, alert: Alert, confirm: Confirm) -> Iterable[Neighbour]:
         """Other devices' alerts that may corroborate this one; ``decide`` looks closer."""
         columns = alert_table.c
@@ -150,10 +183,13 @@ class Desk:
         """Alerts that wait, or were held for want of a second word and still stand, and that ``said`` could confirm."""
         if not said:
             return []
-        held = and_(alert_table.c.code == "not_corroborated", alert_table.c.cleared_at.is_(None))
+        held = and_(alert_table.c.code.in_(_OPEN_CODES), alert_table.c.cleared_at.is_(None))
         query = select(alert_table).where(or_(alert_table.c.verdict == "waiting", held)).order_by(alert_table.c.since)
         found = [from_row(row, Alert) for row in connection.execute(query)]
-        return [alert for alert in found if said.intersection(self._registry.rules[alert.rule].confirm.hazards)]
+        return [alert for alert in found if said.intersection(self._hazards(alert.rule))]
+
+    def _hazards(self, rule: str) -> tuple[str, ...]:
+        return self._registry.rules[rule].confirm.hazards if rule in self._registry.rules else ()
 
 
 def _next_deadline(connection: Connection) -> int | None:

@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator
 from typing import Literal
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Connection, Integer, String, Table, func, select
+from sqlalchemy import BigInteger, Column, Connection, Integer, String, Table, delete, func, select
 
 from cloud.store import Store, metadata
+
+KEPT = 100_000  # events: more than a day of a balance that changes every second
 
 Kind = Literal["alert", "work_order", "balance", "device"]
 
@@ -36,6 +38,12 @@ def append(connection: Connection, kind: Kind, subject: str, at: int) -> None:
     connection.execute(event_table.insert().values(kind=kind, subject=subject, at=at))
 
 
+def forget(connection: Connection, kept: int = KEPT) -> None:
+    """Delete all but about the newest ``kept`` events: a client that was away for longer reads everything anew."""
+    newest: int = connection.scalar(select(func.max(event_table.c.id))) or 0
+    connection.execute(delete(event_table).where(event_table.c.id <= newest - kept))
+
+
 class Events:
     """Reading the event table and waiting for it to grow. For one event loop."""
 
@@ -51,6 +59,14 @@ class Events:
     async def newest(self) -> int:
         """Read the newest id, 0 when nothing has happened yet: where a stream without a past begins."""
         return await self._store.read(lambda connection: connection.scalar(select(func.max(event_table.c.id))) or 0)
+
+    async def resumed(self, last: int | None) -> int:
+        """Where a stream begins that had come to ``last``: there, or at the newest if what followed it is not kept."""
+        ends = select(func.min(event_table.c.id), func.max(event_table.c.id))
+        oldest, newest = await self._store.read(lambda connection: connection.execute(ends).one())
+        if newest is None:
+            return 0
+        return last if last is not None and oldest - 1 <= last <= newest else int(newest)
 
     async def after(self, last: int, limit: int = 100) -> list[Event]:
         """At most ``limit`` events that came after id ``last``, oldest first."""

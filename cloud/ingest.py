@@ -33,6 +33,7 @@ GROUP = 64  # deliveries that commit together; never waited for
 RETRY_S = 0.2
 RETRY_MOST_S = 5.0
 MISCONFIGURED_S = 30.0
+_FAILED = "ingest_failed_alert_batches_total"
 
 # What the two sessions subscribe to. Point tables come with the samples, in their order, and so does what stands under
 # no lane's topic: it is counted there, and what the alerts' session has is passed over.
@@ -139,8 +140,10 @@ class Ingest:
         if batches:
             taken = await self._until_stored("alerts", lambda: self._store.write(self._take(batches)), asyncio.sleep)
             await self._sink.committed()
-            for batch in taken:
-                answers.accept(batch.gateway, batch.seq)
+            for batch, outcome in taken:
+                self._counted.add(outcome)
+                if outcome != _FAILED:
+                    answers.accept(batch.gateway, batch.seq)
         return answers
 
     async def commit_samples(self, group: Sequence[Delivery]) -> Answers:
@@ -171,30 +174,30 @@ class Ingest:
         for delivery in group:
             link.acknowledge(delivery)
 
-    def _take(self, batches: Sequence[Batch]) -> Callable[[Connection], list[Batch]]:
-        """Make the transaction that hands over each batch that is new; it returns those that are safe now."""
+    def _take(self, batches: Sequence[Batch]) -> Callable[[Connection], list[tuple[Batch, str]]]:
+        """Make the transaction that hands over each batch that is new; it returns what became of each.
 
-        def take(connection: Connection) -> list[Batch]:
-            return [batch for batch in batches if self._take_one(connection, batch)]
+        That is a counter's name, counted after the commit: a transaction that is tried again would count twice.
+        """
+
+        def take(connection: Connection) -> list[tuple[Batch, str]]:
+            return [(batch, self._take_one(connection, batch)) for batch in batches]
 
         return take
 
-    def _take_one(self, connection: Connection, batch: Batch) -> bool:
+    def _take_one(self, connection: Connection, batch: Batch) -> str:
         claim = insert(alert_ledger).values(gateway=batch.gateway, seq=batch.seq).on_conflict_do_nothing()
         try:
             with connection.begin_nested():
-                if connection.execute(claim).rowcount:
-                    self._sink.take(connection, batch.gateway, batch.transitions, self._clock.now())
-                    self._counted.add("ingest_alert_batches_total")
-                else:
-                    self._counted.add("ingest_duplicate_batches_total")
+                if not connection.execute(claim).rowcount:
+                    return "ingest_duplicate_batches_total"
+                self._sink.take(connection, batch.gateway, batch.transitions, self._clock.now())
         except OperationalError:  # the store, not the batch
             raise
         except Exception:  # supervisor: one batch that the desk stumbles over must not stop every other alert
-            self._counted.add("ingest_failed_alert_batches_total")
             log.exception("the desk failed on a batch; it has no receipt", gateway=batch.gateway, seq=batch.seq)
-            return False
-        return True
+            return _FAILED
+        return "ingest_alert_batches_total"
 
     async def _keep_tables(self, group: Sequence[Sent]) -> None:
         read = [self._gate.message(sent, PointTable) for sent in group if sent.lane is Lane.POINTS]

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from rules.declared import Refused
 from rules.district import Device, District, Site, Text, Unit
@@ -29,8 +30,15 @@ class Registry:
             if rule.runbook.function not in functions:
                 raise Refused(f"rule {rule.id}", f"no unit of the district answers for `{rule.runbook.function}`")
 
+    def unknown(self, rule: str, device: str) -> Literal["unknown_rule", "unknown_device"] | None:
+        """Tell what of an alert's two names nobody declares: catalog and district may have been edited since."""
+        if rule not in self.rules:
+            return "unknown_rule"
+        return None if device in self.devices else "unknown_device"
+
     def level(self, rule: str, name: str) -> Level | None:
-        return next((level for level in self.rules[rule].level if level.name == name), None)
+        levels = self.rules[rule].level if rule in self.rules else ()
+        return next((level for level in levels if level.name == name), None)
 
     def level_title(self, rule: str, name: str) -> Text | None:
         level = self.level(rule, name)
@@ -40,8 +48,10 @@ class Registry:
         return self.sites[self.devices[device].site]
 
     def distance_m(self, one: str, other: str) -> float:
-        """Great-circle distance between two devices in metres (haversine)."""
-        a, b = self.devices[one], self.devices[other]
+        """Great-circle distance between two devices in metres (haversine); one that is not declared is far from all."""
+        a, b = self.devices.get(one), self.devices.get(other)
+        if a is None or b is None:
+            return math.inf
         rise = math.radians(b.lat - a.lat)
         run = math.radians(b.lon - a.lon)
         shrink = math.cos(math.radians(a.lat)) * math.cos(math.radians(b.lat))

@@ -16,7 +16,8 @@ from wire.topics import Lane, up
 
 WINDOW = 32  # batches of samples, and as many of alerts, under way or waiting for their receipt
 RECEIPT_S = 5.0  # wall: a batch without its receipt this long after the broker took it is sent again
-PUBACK_S = 30.0  # wall: a broker that lives and says nothing for this long is given the batch again
+TABLES_S = 1.0  # wall: until a broker that refused the point tables is asked again, twice as long each time
+TABLES_MOST_S = 60.0
 RECEIPTS_AT_ONCE = 64  # settled in one transaction
 
 log = structlog.get_logger(__name__)
@@ -74,6 +75,7 @@ class Uplink:
         self._counted = counted or Counted()
         self._receipt_s = receipt_s
         self._in_flight: dict[int, _Flight] = {}
+        self._refusals = 0  # of the point tables, one after the other
 
     async def run(self) -> None:
         """Send and settle until cancelled; connections come and go meanwhile."""
@@ -92,7 +94,7 @@ class Uplink:
     async def _send(self, generation: int) -> None:
         """Send on one connection: the point tables, then batches as they come and as the windows allow."""
         try:
-            await self._publish_tables()
+            await self._until_tables_taken()
         except NotConnected:
             return
         async with asyncio.TaskGroup() as tasks:
@@ -104,6 +106,22 @@ class Uplink:
                     self._in_flight[row.seq] = flight = _Flight(row.alert, asyncio.Event())
                     tasks.create_task(self._deliver(row, flight), name=f"batch {row.seq}")
                 await self._outbox.more.wait()
+
+    async def _until_tables_taken(self) -> None:
+        """Ask until the broker takes the tables, for nothing can be read without them; the outbox keeps it all."""
+        while True:
+            try:
+                await self._publish_tables()
+            except PublishRefused as error:
+                self._counted.add("uplink_refused_tables_total")
+                if not self._refusals:  # told once, though some brokers hang up after each refusal
+                    log.warning("point tables refused by the broker; asking again until it takes them", why=str(error))
+                delay = min(TABLES_MOST_S, TABLES_S * 2 ** min(self._refusals, 10))
+                self._refusals += 1
+                await asyncio.sleep(delay)
+            else:
+                self._refusals = 0
+                return
 
     async def _publish_tables(self) -> None:
         """Name the points before anything refers to them; the present table is the one that stays."""
@@ -118,14 +136,11 @@ class Uplink:
         try:
             while not flight.settled.is_set():
                 try:
-                    async with asyncio.timeout(PUBACK_S):
-                        topic = up(self._gateway, row.lane_at(self._clock.now()))
-                        await self._link.publish(topic, row.payload, content_type=CONTENT_TYPE)
+                    topic = up(self._gateway, row.lane_at(self._clock.now()))
+                    await self._link.publish(topic, row.payload, content_type=CONTENT_TYPE)
                 except PublishRefused as error:
                     self._counted.add("uplink_refused_batches_total")
                     log.warning("batch refused by the broker", seq=row.seq, why=str(error))
-                except TimeoutError:
-                    self._counted.add("uplink_unanswered_publishes_total")
                 try:
                     async with asyncio.timeout(self._receipt_s):
                         await flight.settled.wait()

@@ -98,15 +98,18 @@ class Engine:
                         self.late += watch.step(tile, told)
         return _in_order(told)
 
-    def advance(self, until_ns: int) -> list[Transition]:
+    def advance(self, until_ns: int, on_change_until_ns: int | None = None) -> list[Transition]:
         """Take the promise that no sample taken before ``until_ns`` (UTC) is still to come, and let deadlines pass.
+
+        Devices that report on change have a watermark of their own where one is given: what they said may wait at a
+        broker, while polled devices are read here and now. ``NEVER`` promises nothing.
 
         Each is stamped with when it was due. Deadlines also pass before the next sample of their device, so ticks
         change when a transition is told, never what it says.
         """
         told: list[Transition] = []
         for watch in self._kinds.values():
-            watch.advance(until_ns, told)
+            watch.advance(until_ns, until_ns if on_change_until_ns is None else on_change_until_ns, told)
         return _in_order(told)
 
     def save(self) -> bytes:

@@ -1,5 +1,7 @@
 """Life turns truth into alerts: on-delay and off-delay, levels that escalate one alert, and what is worth telling.
 
+Hysteresis (``clear``) holds only a level that is up: an on-delay asks that the limit itself is exceeded all through.
+
 One scalar state per alert that stands or is on its way. A quiet city has few, so this is plain Python; the engine
 calls it only for those.
 """
@@ -32,14 +34,17 @@ class Alert(msgspec.Struct):
     """One rule on one device, from its first true instant until nothing of it is left.
 
     Per level: ``true`` is its newest known truth, ``turned`` when that began (UTC ns), ``up`` whether the level counts:
-    true for its on-delay, and since then not false for its off-delay. ``told`` is the level last told, 0 while pending.
-    ``watched`` is the limit that opened it and ``extreme`` the farthest value seen beyond that limit.
+    true for its on-delay, and since then not false for its off-delay. ``held`` are its limits with a ``clear`` that are
+    met, by number: while it is up until back at ``clear``, else by the limit itself, so that rising arms them. ``told``
+    is the level last told, 0 while pending. ``watched`` is the limit that opened it and ``extreme`` the farthest value
+    seen beyond that limit.
     """
 
     since: int
     true: list[bool]
     turned: list[int]
     up: list[bool]
+    held: list[tuple[int, ...]]
     told: int = 0
     revision: int = 0
     watched: int = -1
@@ -47,7 +52,7 @@ class Alert(msgspec.Struct):
 
     @classmethod
     def opened(cls, levels: int, at: int) -> "Alert":
-        return cls(at, [False] * levels, [at] * levels, [False] * levels)
+        return cls(at, [False] * levels, [at] * levels, [False] * levels, [()] * levels)
 
     @property
     def stands(self) -> bool:

@@ -1,5 +1,6 @@
 """Why: the comparison that decided, with its numbers, and the evidence it was decided on."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rules.alert import Phase, Reason
@@ -10,22 +11,29 @@ from rules.rule import Condition
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What was known of one device at one instant: ``columns`` by number (NaN: not known), ``met`` limits by number."""
+    """What was known of one device at one instant: ``columns`` by number (NaN: not known).
+
+    ``held`` are the limits, by number, that hysteresis holds in a condition.
+    """
 
     plan: Plan
     columns: list[float]
-    met: list[bool]
 
-    def truth(self, condition: Condition) -> int:
+    def met(self, limit: int, held: Collection[int]) -> bool:
+        of = self.plan.limits[limit]
+        return of.met(self.columns[of.column], limit in held)
+
+    def truth(self, condition: Condition, held: Collection[int]) -> int:
         if condition.column:
             index = self.plan.limit_of[condition]
             value = self.columns[self.plan.limits[index].column]
-            return UNKNOWN if value != value else TRUE if self.met[index] else FALSE  # noqa: PLR0124 - NaN
+            return UNKNOWN if value != value else TRUE if self.met(index, held) else FALSE  # noqa: PLR0124 - NaN
         if condition.not_ is not None:
-            return TRUE - self.truth(condition.not_)
-        return min(map(self.truth, condition.all)) if condition.all else max(map(self.truth, condition.any))
+            return TRUE - self.truth(condition.not_, held)
+        parts = [self.truth(part, held) for part in condition.all or condition.any]
+        return min(parts) if condition.all else max(parts)
 
-    def deciding(self, condition: Condition, wanted: int) -> int:
+    def deciding(self, condition: Condition, wanted: int, held: Collection[int]) -> int:
         """The limit that made ``condition`` what it is.
 
         All of several are true by each of them, so the first written speaks; they are false by the first false one.
@@ -35,7 +43,7 @@ class Sight:
                 condition, wanted = condition.not_, TRUE - wanted
                 continue
             parts = condition.all or condition.any
-            condition = next((part for part in parts if self.truth(part) == wanted), parts[0])
+            condition = next((part for part in parts if self.truth(part, held) == wanted), parts[0])
         return self.plan.limit_of[condition]
 
     def evidence(self, rule: int) -> dict[str, float]:
@@ -60,7 +68,8 @@ def reason(
 ) -> Reason:
     """Why ``alert`` took this step at ``at`` (UTC ns), on ``level`` (from 1) with its ``condition``."""
     lapsed, cleared = phase is Phase.LAPSED, phase is Phase.CLEARED
-    index = alert.watched if lapsed else sight.deciding(condition, FALSE if cleared else TRUE)
+    wanted = FALSE if cleared else TRUE
+    index = alert.watched if lapsed else sight.deciding(condition, wanted, alert.held[level - 1])
     limit = sight.plan.limits[index]
     value = sight.columns[limit.column]
     numbers = {"limit": limit.leave if cleared else limit.enter}

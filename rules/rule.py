@@ -15,8 +15,9 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     """One comparison of a column, or a combination of conditions.
 
     A comparison names a ``column`` (``level``, ``rate(level, 5min)``, ``unchanged(level)``, ``silence``) and exactly
-    one of ``above``, ``below``, ``equals``; ``clear`` is the level at which it stops being true (hysteresis). Numbers
-    are in the column's own unit.
+    one of ``above``, ``below``, ``equals``; numbers are in the column's own unit. ``clear`` (hysteresis) holds only
+    what is raised: until a level is, its limits themselves count, all through its on-delay; from then on a limit that
+    is met stays so until back at ``clear``. In a doubt, which is never raised, ``clear`` always holds.
     """
 
     column: str = ""

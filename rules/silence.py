@@ -60,9 +60,9 @@ class Silence:
                 yield self._raised(rule, row, quiet_since)
             yield self._cleared(rule, row, now)
 
-    def advance(self, until: int) -> Iterator[Transition]:
-        """Nothing taken before ``until`` (UTC ns) is still to come: say who should have been heard by then."""
-        self._heard[self._heard == NEVER] = until
+    def advance(self, until: NDArray[np.int64]) -> Iterator[Transition]:
+        """Nothing that a device took before its ``until`` ``[N]`` (UTC ns) is still to come: say who is overdue."""
+        np.copyto(self._heard, until, where=self._heard == NEVER)
         if self._rules:
             late = (until - self._heard > self._allowed) & (self._since == NEVER)
             for rule, row in np.argwhere(late).tolist():

@@ -20,7 +20,7 @@ from rules.tile import ABSENT, NEVER, Tile, earlier, hold
 
 
 class Watch:
-    """One kind's state in arrays: ``N`` devices, ``M`` metrics, ``C`` columns, ``L`` limits.
+    """One kind's state in arrays: ``N`` devices, ``M`` metrics, ``C`` columns.
 
     A device's clock is the newest stamp judged so far, a nanosecond on for a reading that is older: life never steps
     back, and no two alerts begin at one instant.
@@ -39,12 +39,13 @@ class Watch:
         self.alerts: dict[tuple[int, int], Alert] = {}  # by rule and row, those that stand or are on their way
         self._delays = tuple(Delays.of(rule) for rule in judged)
         self._counts_on = _counts_on(self.plan, devices)
+        self._on_change = np.array([any(point.reports_on_change for point in points) for points in devices])
 
         count = len(devices)
         self._newest = np.full((len(self.metrics), count), NEVER, np.int64)
         self._clock = np.full(count, NEVER, np.int64)
         self._columns = np.full((len(self.plan.columns), count), np.nan)
-        self._met = np.zeros((len(self.plan.limits), count), np.bool_)
+        self._latches = np.zeros((len(self.plan.latched), count), np.bool_)
         self._open = np.zeros((len(judged), count), np.bool_)
         self._detectors = tuple(_detectors(self.plan, count))
 
@@ -52,8 +53,12 @@ class Watch:
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Every array it carries, by name."""
         own = {
-            "newest": self._newest, "clock": self._clock, "columns": self._columns, "met": self._met, "open": self._open
-        }  # fmt: skip
+            "newest": self._newest,
+            "clock": self._clock,
+            "columns": self._columns,
+            "latches": self._latches,
+            "open": self._open,
+        }
         parts: dict[str, Mapping[str, NDArray[np.generic]]] = {"silence": self.silence.state}
         parts |= {name: detector.state for name, _, detector in self._detectors}
         return {**own, **{f"{part}.{name}": x for part, arrays in parts.items() for name, x in arrays.items()}}
@@ -72,11 +77,12 @@ class Watch:
             self._judge(rows, at, self._tick(rows, at, judged.any(axis=0)), tile.value, known, told)
         return tile.repeated + int(np.count_nonzero(present)) - int(np.count_nonzero(judged))
 
-    def advance(self, until: int, told: list[Transition]) -> None:
-        """Nothing taken before ``until`` is still to come: let deadlines pass."""
-        told.extend(self.silence.advance(until))
+    def advance(self, until: int, on_change_until: int, told: list[Transition]) -> None:
+        """Nothing taken before these instants is still to come: let deadlines pass."""
+        of_device = np.where(self._on_change, np.int64(on_change_until), np.int64(until))
+        told.extend(self.silence.advance(of_device))
         for rule, row in list(self.alerts):
-            told.extend(self._expire(rule, row, until, partial(self._sight, self._columns, self._met, row)))
+            told.extend(self._expire(rule, row, int(of_device[row]), partial(self._sight, self._columns, row)))
 
     def _tick(self, rows: NDArray[np.intp], at: NDArray[np.int64], judged: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Each device's clock at each reading ``[n, T]``: rising by a nanosecond at least where something is judged."""
@@ -100,51 +106,67 @@ class Watch:
         fresh = known[plan.metric_of]
         for _, index, detector in self._detectors:
             raw[index] = detector.update(rows, at, raw[index], fresh[index])
-        columns_before, met_before = self._columns[:, rows], self._met[:, rows]
+        columns_before = self._columns[:, rows]
         columns = hold(raw, fresh, columns_before)
-        met = plan.limits_met(columns, met_before)
-        self._columns[:, rows], self._met[:, rows] = columns[..., -1], met[..., -1]
+        truth, judged, latches = plan.truth(columns, self._latches[:, rows])
+        self._columns[:, rows], self._latches[:, rows] = columns[..., -1], latches[..., -1]
 
-        truth = plan.truth(columns, met)
         for level, metrics in enumerate(plan.metrics_of_level):
             # A level steps only when a sample of its own came: a neighbour's must not confirm it.
-            truth[level][~known[metrics].any(axis=0)] = UNKNOWN
+            judged[level] &= known[metrics].any(axis=0)
+        truth[~judged] = UNKNOWN
         hot = np.logical_or.reduceat((truth == TRUE).any(axis=-1), plan.first, axis=0) | self._open[:, rows]
 
         for rule, line in np.argwhere(hot).tolist():
-            row, levels = int(rows[line]), truth[plan.slices[rule], line]
-            sight = partial(self._sight, columns_before, met_before, line)
+            row, levels = int(rows[line]), plan.slices[rule]
+            truths, judges = truth[levels, line], judged[levels, line]
+            sight = partial(self._sight, columns_before, line)
             for step in np.flatnonzero(known[plan.metrics_of_rule[rule], line].any(axis=0)).tolist():
                 now = int(clock[line, step])
                 told.extend(self._expire(rule, row, now, sight))
-                sight = partial(self._sight, columns[..., step], met[..., step], line)
-                told.extend(self._sample(rule, row, now, levels[:, step].tolist(), sight()))
+                sight = partial(self._sight, columns[..., step], line)
+                at_step = truths[:, step].tolist(), judges[:, step].tolist()
+                told.extend(self._sample(rule, row, now, *at_step, sight()))
 
-    def _sight(self, columns: NDArray[np.float64], met: NDArray[np.bool_], line: int) -> Sight:
-        return Sight(self.plan, columns[:, line].tolist(), met[:, line].tolist())
+    def _sight(self, columns: NDArray[np.float64], line: int) -> Sight:
+        return Sight(self.plan, columns[:, line].tolist())
 
-    def _sample(self, rule: int, row: int, at: int, truths: list[int], sight: Sight) -> Iterator[Transition]:
+    def _sample(
+        self, rule: int, row: int, at: int, truths: list[int], judged: list[bool], sight: Sight
+    ) -> Iterator[Transition]:
         alert = self.alerts.get((rule, row))
         if alert is None:
             if TRUE not in truths:
                 return
             alert = self.alerts[rule, row] = Alert.opened(len(truths), at)
             self._open[rule, row] = True
+        self._hold(rule, alert, truths, judged, sight)
         highest = alert.highest_true
         phase = alert.sample(at, truths, self._delays[rule])
         if alert.watched < 0:
-            alert.watched = sight.deciding(self.plan.rules[rule].level[alert.highest_true - 1].when, TRUE)
+            alert.watched = sight.deciding(self.plan.rules[rule].level[alert.highest_true - 1].when, TRUE, ())
             alert.extreme = sight.columns[self.plan.limits[alert.watched].column]
         if not alert.told and alert.stands:
             watch(alert, sight)
         if phase is not None:
             yield self._told(phase, rule, row, at, alert, highest, sight)
 
+    def _hold(self, rule: int, alert: Alert, truths: list[int], judged: list[bool], sight: Sight) -> None:
+        """Bring what hysteresis holds up to this sample, and let it speak in ``truths`` for levels that are up."""
+        for number, level in enumerate(self.plan.rules[rule].level):
+            up = alert.up[number]
+            before = alert.held[number] if up else ()
+            clearing = self.plan.clearing[self.plan.first[rule] + number]
+            held = alert.held[number] = tuple(limit for limit in clearing if sight.met(limit, before))
+            if up and held and judged[number]:
+                truths[number] = sight.truth(level.when, held)
+
     def _expire(self, rule: int, row: int, before: int, sight: Callable[[], Sight]) -> Iterator[Transition]:
         """Let the delays that ran out before an instant take effect, in their order, stamped with when they did."""
         alert, delays, counts_on = self.alerts.get((rule, row)), self._delays[rule], self._counts_on[rule][row]
         while alert is not None and (due := alert.due(delays, counts_on)) is not None and due < before:
             phase = alert.expire(due, delays, counts_on)
+            self._clock[row] = max(self._clock[row], due)  # should a promise be broken, time does not run backwards
             if phase is not None:
                 yield self._told(phase, rule, row, due, alert, alert.highest_true, sight())
             alert = self.alerts.get((rule, row))

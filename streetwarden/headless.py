@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -12,7 +12,7 @@ from streetwarden.assembly import Assembly, City
 from streetwarden.centre import Centre
 from streetwarden.crew import Crew
 from streetwarden.report import Report
-from streetwarden.score import TruthFile, compile_report, read_truth
+from streetwarden.score import TruthFile, compile_report, missing_by_device, read_truth
 from wire.clock import NANOSECONDS, from_iso
 
 DRAIN_S = 20.0  # wall: how long the last samples may take to the store
@@ -24,13 +24,15 @@ COUNTER = "poll_counter"
 class Told:
     """What the district centre's API told while the street was still alive.
 
-    ``unanswered`` are the polls that the gateways counted as failed: what an instrument gave too late for them.
+    By gateway: ``unanswered`` polls as it counted them, and the ``missing`` readings, which can be those only whose
+    instrument answered too late.
     """
 
     orders: list[Any]
     alerts: list[Any]
     devices: list[Any]
-    unanswered: int
+    unanswered: dict[str, int]
+    missing: dict[str, int] = field(default_factory=dict)
 
 
 async def run_headless(
@@ -53,14 +55,14 @@ async def run_headless(
     await hush(assembly)
     balance = await drained(centre, city.clock.now() + int(NANOSECONDS * city.clock.speed))
     happened = truth()
-    counters = {
-        device: [value for _, value, quality in await readings(centre, device) if quality == 0]
-        for device, emitted in happened.emitted.items()
-        if emitted.get("polls")
-    }
+    counters = await poll_counters(centre, happened)
+    gateways = {device["id"]: device["gateway"] for device in told.devices}
+    for device, missing in missing_by_device(happened.emitted, counters).items():
+        told.missing[gateways[device]] = told.missing.get(gateways[device], 0) + missing
     latencies = [
         (crew.first_seen[order["id"]] - city.clock.wall_at(from_iso(order["decided_at"]))) / NANOSECONDS
         for order in told.orders
+        if order["id"] in crew.first_seen  # not one that opened after the crew's last look
     ]
     return compile_report(happened, told.orders, told.alerts, told.devices, balance, counters, latencies), told
 
@@ -68,8 +70,8 @@ async def run_headless(
 async def _listen(centre: Centre) -> Told:
     orders, alerts, devices = [await centre.items(f"/api/v1/{each}") for each in ("work-orders", "alerts", "devices")]
     gateways = (await centre.get("/api/v1/balance"))["gateways"]
-    counters = [counter for gateway in gateways for counter in gateway["counters"].items()]
-    return Told(orders, alerts, devices, sum(count for name, count in counters if name.startswith("edge_poll_")))
+    unanswered = {gateway["id"]: gateway["counters"].get("edge_poll_no_answer_total", 0) for gateway in gateways}
+    return Told(orders, alerts, devices, unanswered)
 
 
 async def until(stop: asyncio.Event, length_s: float | None) -> None:
@@ -95,6 +97,15 @@ async def drained(centre: Centre, since: int) -> dict[str, Any]:
         if (told and balance["closes"] and not balance["total"]["in_flight"]) or time.monotonic() > ends:
             return balance
         await asyncio.sleep(STATUS_S)
+
+
+async def poll_counters(centre: Centre, truth: TruthFile) -> dict[str, list[float]]:
+    """Read back the poll counter of every device that has one: its good values, by time."""
+    return {
+        device: [value for _, value, quality in await readings(centre, device) if quality == 0]
+        for device, emitted in truth.emitted.items()
+        if emitted.get("polls")
+    }
 
 
 async def readings(centre: Centre, device: str) -> list[Any]:

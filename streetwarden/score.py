@@ -29,6 +29,7 @@ class TruthFile(msgspec.Struct, frozen=True):
     """What the simulator writes; ``emitted`` counts by device: ``polls`` of its counter, ``uplinks`` it sent."""
 
     seed: int
+    at: str = ""
     incidents: tuple[Incident, ...] = ()
     emitted: dict[str, dict[str, int]] = {}
 
@@ -39,13 +40,16 @@ def read_truth(path: Path) -> TruthFile:
 
 def incident_of(order: Mapping[str, Any], truth: TruthFile) -> Incident | None:
     """The true incident that a work order is about; ``None`` when the street has none: a misfire."""
-    told = from_iso(order["decided_at"])
-    for incident in truth.incidents:
-        begins = from_iso(incident.onset) - int(EARLY_S * NANOSECONDS)
-        ends = from_iso(incident.end) + int(LATE_S * NANOSECONDS) if incident.end else told
-        if order["hazard"] == incident.hazard and order["device"] in incident.devices and begins <= told <= ends:
-            return incident
-    return None
+    return next((incident for incident in truth.incidents if _is_of(order, order["decided_at"], incident)), None)
+
+
+def _is_of(told: Mapping[str, Any], at: str, incident: Incident) -> bool:
+    """Whether an order or alert, decided ``at``, is of an incident: by its hazard, its device and its time."""
+    if told["hazard"] != incident.hazard or told["device"] not in incident.devices:
+        return False
+    begins = from_iso(incident.onset) - int(EARLY_S * NANOSECONDS)
+    ends = from_iso(incident.end) + int(LATE_S * NANOSECONDS) if incident.end else from_iso(at)
+    return begins <= from_iso(at) <= ends
 
 
 def judge(
@@ -70,7 +74,7 @@ def judge(
         raised = [
             from_iso(alert["raised_at"])
             for alert in alerts
-            if alert["raised_at"] and alert["hazard"] == incident.hazard and alert["device"] in incident.devices
+            if alert["raised_at"] and _is_of(alert, alert["raised_at"], incident)
         ]
         if raised:
             delays.append((min(raised) - from_iso(incident.onset)) / NANOSECONDS)
@@ -87,16 +91,19 @@ def judge(
     )
 
 
-def compare_counters(
+def missing_by_device(
     emitted: Mapping[str, Mapping[str, int]], stored: Mapping[str, Sequence[float]]
-) -> tuple[int, int]:
-    """Missing and duplicated readings: every value 1 … n of a poll counter must be in the store exactly once."""
-    missing = duplicated = 0
-    for device, values in stored.items():
-        distinct = {int(value) for value in values}
-        missing += len(set(range(1, emitted[device]["polls"] + 1)) - distinct)
-        duplicated += len(values) - len(distinct)
-    return missing, duplicated
+) -> dict[str, int]:
+    """How many values 1 … n of each poll counter are not in the store."""
+    return {
+        device: len(set(range(1, emitted[device]["polls"] + 1)) - {int(value) for value in values})
+        for device, values in stored.items()
+    }
+
+
+def duplicated(stored: Mapping[str, Sequence[float]]) -> int:
+    """How many values of poll counters are in the store more than once."""
+    return sum(len(values) - len(set(values)) for values in stored.values())
 
 
 def compile_report(
@@ -109,11 +116,11 @@ def compile_report(
     latencies: list[float],
 ) -> Report:
     scored, work_orders, delay, details = judge(truth, orders, alerts)
-    missing, duplicated = compare_counters(truth.emitted, counters)
     total = balance["total"]
+    missing = sum(missing_by_device(truth.emitted, counters).values())
     return Report(
         seed=truth.seed,
-        samples=Samples(total["acquired"], total["filtered"], total["committed"], missing, duplicated),
+        samples=Samples(total["acquired"], total["filtered"], total["committed"], missing, duplicated(counters)),
         truth=scored,
         work_orders=work_orders,
         delay_s=delay,

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import segno
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 
 
 def mount(control: str, crew_url: str | None) -> Callable[[FastAPI], None]:
@@ -20,7 +20,11 @@ def mount(control: str, crew_url: str | None) -> Callable[[FastAPI], None]:
             return await _ask("GET", f"{control}/actions")
 
         @router.post("/actions/{action}")
-        async def act(action: str) -> Any:
+        async def act(action: str, request: Request) -> Any:
+            # A strange web page can make a browser post to us, but not as JSON: for that it would have to ask first.
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                raise HTTPException(415, "post it as `Content-Type: application/json`, as in `{}`")
             return await _ask("POST", f"{control}/actions/{action}")
 
         @router.get("/crew")

@@ -92,6 +92,7 @@ class Supervisor:
             if part.wanted:
                 await asyncio.sleep(part.down_s)
                 part.down_s = RESTART_SECONDS
+            if part.wanted:  # it may have been stopped while it lay dead
                 await self._spawn(part)
 
     @staticmethod

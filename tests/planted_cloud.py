@@ -1,7 +1,7 @@
-"""The cloud with two kills planted, for ``tests/acceptance/test_kill.py``.
+"""The cloud with four kills planted, for ``tests/acceptance/test_kill.py``.
 
-One strikes between a commit and its receipt, one between a receipt and its MQTT acknowledgement. Each leaves a mark in
-the city's folder, so that it strikes once.
+On each lane one strikes between a commit and its receipt, and one between a receipt and its MQTT acknowledgement. Each
+leaves a mark in the city's folder, so that it strikes once.
 """
 
 import os
@@ -15,10 +15,17 @@ from cloud.ingest import Ingest, Link
 from streetwarden import centre_process
 from wire.session import Delivery
 
-AFTER_GROUPS = {"receipt": 20, "acknowledgement": 40}  # groups of samples into one life of the process
+# Groups that were owed a receipt, into one life of the process.
+AFTER_GROUPS = {
+    "alerts-receipt": 2,
+    "alerts-acknowledgement": 3,
+    "samples-receipt": 15,
+    "samples-acknowledgement": 15,
+}
 _receipts = Ingest.send_receipts
 _acknowledge = Ingest.acknowledge
 _seen = dict.fromkeys(AFTER_GROUPS, 0)
+_owed: set[str] = set()  # lanes whose group in hand has been receipted
 
 
 def marks(folder: Path) -> set[str]:
@@ -34,14 +41,23 @@ def _strike(before: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _lane(ingest: Ingest, link: Link) -> str:
+    return "alerts" if link is ingest._alerts else "samples"
+
+
 async def _send_receipts(self: Ingest, link: Link, answers: Answers) -> None:
+    lane = _lane(self, link)
     if answers.receipts():
-        _strike("receipt")
+        _owed.add(lane)
+        _strike(f"{lane}-receipt")
     await _receipts(self, link, answers)
 
 
 def _acknowledged(self: Ingest, link: Link, group: Sequence[Delivery]) -> None:
-    _strike("acknowledgement")
+    lane = _lane(self, link)
+    if lane in _owed:
+        _owed.discard(lane)
+        _strike(f"{lane}-acknowledgement")
     _acknowledge(self, link, group)
 
 

@@ -18,6 +18,7 @@ SESSION_EXPIRY_S = 86_400  # how long a broker keeps what waits for an absent co
 KEEPALIVE_S = 10
 CONNECT_S = 3.0
 STOP_S = 0.5
+PUBACK_S = 10.0  # a broker that acknowledges nothing of what waits longest for this long has lost it
 PUBLISH_WINDOW = 64  # publishes on their way at once, unless the broker states a smaller Receive Maximum
 
 _Properties = Properties | None
@@ -117,9 +118,24 @@ class Connection:
             # The acknowledgement is handed to this very loop, so it cannot overtake the next line.
             self._outstanding[sent.mid] = acknowledged = self._loop.create_future()
             try:
-                await acknowledged
+                await self._answered(acknowledged)
             finally:
                 self._outstanding.pop(sent.mid, None)
+
+    async def _answered(self, acknowledged: asyncio.Future[None]) -> None:
+        """Wait for an acknowledgement; end the connection when the one that is due first does not come.
+
+        Brokers acknowledge in order, so on a slow line each one may take as long as those before it. A lost one never
+        comes on this connection, and holds its place in the window: only a new connection mends that.
+        """
+        while True:
+            first = next(iter(self._outstanding.values()))
+            if (await asyncio.wait({acknowledged}, timeout=PUBACK_S))[0]:
+                return acknowledged.result()
+            if next(iter(self._outstanding.values())) is first:
+                self.why = self.why or f"no acknowledgement within {PUBACK_S:g} s"
+                await self.close()  # it tells whoever waits, us too
+                return acknowledged.result()
 
     async def close(self) -> None:
         """Say goodbye and wait for the thread, half a second at most; what hangs in TCP is left to end by itself."""

@@ -117,7 +117,8 @@ class Session:
         """Publish at QoS 1 and wait for the broker's acknowledgement.
 
         Raises ``NotConnected`` when there is no connection or it breaks meanwhile (whether the broker has the message
-        is then unknown), ``PublishRefused`` when the broker says no.
+        is then unknown), ``PublishRefused`` when the broker says no. A broker that goes on living and never answers
+        counts as a broken connection (``connection.PUBACK_S``), and the next one begins by itself.
         """
         if self._connection is None:
             raise NotConnected(f"no connection to {self._wanted.broker.host}:{self._wanted.broker.port}")

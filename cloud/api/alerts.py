@@ -64,8 +64,7 @@ async def dispatch(shared: Shared, alert: str, request: models.DispatchRequest) 
 def _page(connection: Connection, shared: Context, query: Select[Any], cursor: str | None, limit: int) -> AlertPage:
     part = lists.after(query, alert_table.c.updated_at, alert_table.c.id, cursor, limit)
     found = [from_row(row, Alert) for row in connection.execute(part)]
-    # A district may have lost a device since; what it told then can no longer be shown in full.
-    shown = [alert for alert in found[:limit] if alert.device in shared.registry.devices]
+    shown = found[:limit]
     incidents = {alert.incident for alert in shown if alert.incident}
     pairs = connection.execute(
         select(order_table.c.incident, order_table.c.id).where(order_table.c.incident.in_(incidents))

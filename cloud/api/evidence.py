@@ -39,6 +39,7 @@ async def evidence(shared: Shared, order: str) -> models.EvidenceView:
     wanted = {
         (alert.device, metric): shared.registry.rules[alert.rule]
         for alert in reversed(gathered)
+        if alert.rule in shared.registry.rules
         for metric in metrics_of(shared.registry.rules[alert.rule])
         if units.knows(alert.device, metric)
     }
@@ -74,8 +75,11 @@ def _limits(rule: Rule, metric: str) -> Iterator[models.Limit]:
 
 def _corroborators(connection: Connection, registry: Registry, order: WorkOrder) -> list[Alert]:
     """Find the newest alert of each device that confirmed the order from outside its incident (rain, say)."""
-    found = []
-    hazards = registry.rules[order.rule].confirm.hazards
+    found = list[Alert]()
+    rule = registry.rules.get(order.rule)
+    if rule is None:
+        return found
+    hazards = rule.confirm.hazards
     for device in order.confirmation.by:
         query = (
             select(alert_table)

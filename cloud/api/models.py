@@ -133,7 +133,10 @@ class DecisionView(BaseModel):
 
 
 class AlertView(BaseModel):
-    """One rule on one device. ``decision`` is null while the alert is pending."""
+    """One rule on one device. ``decision`` is null while the alert is pending.
+
+    A rule or device that is not declared any more is shown by its id; its ``kind`` and ``site`` are empty.
+    """
 
     id: str
     revision: int
@@ -201,7 +204,11 @@ class ClosureView(BaseModel):
 
 
 class WorkOrderView(BaseModel):
-    """The handling of one incident; ``actions`` are those its life allows now."""
+    """The handling of one incident; ``actions`` are those its life allows now.
+
+    Where its device is not declared any more, ``lon`` and ``lat`` are null and ``asset`` is empty; ``runbook`` is null
+    where its rule is not.
+    """
 
     id: str
     number: str
@@ -214,8 +221,8 @@ class WorkOrderView(BaseModel):
     level_title: Text | None
     title: Text
     site: str
-    lon: float
-    lat: float
+    lon: float | None
+    lat: float | None
     device: str
     asset: str
     alerts: list[str]
@@ -223,7 +230,7 @@ class WorkOrderView(BaseModel):
     dispatch_reason: DispatchReason
     reason: ReasonView
     confirmation: DecisionView
-    runbook: RunbookView
+    runbook: RunbookView | None
     opened_at: Instant
     decided_at: Instant
     due_at: Instant

@@ -1,7 +1,6 @@
 """What changed, as it changes: server-sent events (HTML Living Standard) over the event table."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from cloud.api.problems import BadQuery
 from cloud.events import Event, Events
 
 router = APIRouter(tags=["stream"])
-_NUMBER = re.compile(r"[0-9]{1,18}")  # what the event table can hold
 KEEP_ALIVE_S = 15.0  # wall seconds; a comment tells proxies, and us, that the line still stands
 
 
@@ -25,13 +23,15 @@ async def stream(
 ) -> StreamingResponse:
     """Every event after ``Last-Event-ID`` (without it: from now on), for as long as the client listens.
 
-    ``id`` counts events, ``event`` is its kind (alert, work_order, balance, device), ``data`` names its subject.
+    ``id`` counts events, ``event`` is its kind (alert, work_order, balance, device), ``data`` names its subject. The
+    last 100,000 events are kept: a ``Last-Event-ID`` from before them, or from after the newest, begins at the newest.
+    So read the lists again after every reconnection, as the page does.
     """
     if last_event_id is not None and not (
         last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19
     ):
         raise BadQuery("Last-Event-ID: it is the `id` of the last event seen, a number")
-    last = await shared.events.newest() if last_event_id is None else int(last_event_id)
+    last = await shared.events.resumed(None if last_event_id is None else int(last_event_id))
     lines = told(shared.events, last, request.app.state.closing)
     return StreamingResponse(lines, media_type="text/event-stream", headers={"cache-control": "no-store"})
 

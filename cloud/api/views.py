@@ -27,6 +27,30 @@ def _level_title(registry: Registry, rule: str, level: str) -> models.Text | Non
     return text(title) if title else None
 
 
+def _title(registry: Registry, rule: str) -> models.Text:
+    known = registry.rules.get(rule)
+    return text(known.title) if known else models.Text(zh=rule, en=rule)
+
+
+def _unit(registry: Registry, unit: str) -> models.Named:
+    known = registry.units.get(unit)
+    return models.Named(id=unit, name=text(known.name) if known else models.Text(zh=unit, en=unit))
+
+
+def _runbook(registry: Registry, rule: str) -> models.RunbookView | None:
+    known = registry.rules.get(rule)
+    if known is None:
+        return None
+    return models.RunbookView(
+        cause=text(known.runbook.cause),
+        consequence=text(known.runbook.consequence),
+        response=text(known.runbook.response),
+        function=known.runbook.function,
+        limit=known.runbook.limit,
+        source=known.runbook.source,
+    )
+
+
 def reason(said: Reason, device: str, units: Units) -> models.ReasonView:
     unit = units.of_column(device, said.column)
     return models.ReasonView(code=said.code, column=said.column, unit=unit, numbers=said.numbers)
@@ -44,21 +68,21 @@ def decision(taken: Decision) -> models.DecisionView:
 
 
 def alert(of: Alert, work_order: str | None, registry: Registry, units: Units) -> models.AlertView:
-    device = registry.devices[of.device]
+    device = registry.devices.get(of.device)
     return models.AlertView(
         id=of.id,
         revision=of.revision,
         phase=of.phase.value,
         rule=of.rule,
-        title=text(registry.rules[of.rule].title),
+        title=_title(registry, of.rule),
         hazard=of.hazard,
         case=of.case,
         level=of.level,
         level_title=_level_title(registry, of.rule, of.level),
         severity=of.severity.value,
         device=of.device,
-        kind=device.kind,
-        site=device.site,
+        kind=device.kind if device else "",
+        site=device.site if device else "",
         gateway=of.gateway,
         since=iso(of.since),
         decided_at=iso(of.decided_at),
@@ -76,8 +100,7 @@ def alert(of: Alert, work_order: str | None, registry: Registry, units: Units) -
 def work_order(
     of: WorkOrder, alerts: Sequence[str], registry: Registry, units: Units, now: int
 ) -> models.WorkOrderView:
-    device = registry.devices[of.device]
-    rule = registry.rules[of.rule]
+    device = registry.devices.get(of.device)
     return models.WorkOrderView(
         id=of.id,
         number=of.number,
@@ -88,27 +111,20 @@ def work_order(
         severity=of.severity.value,
         level=of.level,
         level_title=_level_title(registry, of.rule, of.level),
-        title=text(rule.title),
+        title=_title(registry, of.rule),
         site=of.site,
-        lon=device.lon,
-        lat=device.lat,
+        lon=device.lon if device else None,
+        lat=device.lat if device else None,
         device=of.device,
-        asset=device.asset,
+        asset=device.asset if device else "",
         alerts=list(alerts),
-        unit=models.Named(id=of.unit, name=text(registry.units[of.unit].name)),
+        unit=_unit(registry, of.unit),
         dispatch_reason=models.DispatchReason(
             code=of.dispatch.code, function=of.dispatch.function, territory=of.dispatch.territory
         ),
         reason=reason(of.reason, of.device, units),
         confirmation=decision(of.confirmation),
-        runbook=models.RunbookView(
-            cause=text(rule.runbook.cause),
-            consequence=text(rule.runbook.consequence),
-            response=text(rule.runbook.response),
-            function=rule.runbook.function,
-            limit=rule.runbook.limit,
-            source=rule.runbook.source,
-        ),
+        runbook=_runbook(registry, of.rule),
         opened_at=iso(of.opened_at),
         decided_at=iso(of.decided_at),
         due_at=iso(of.due_at),
@@ -118,7 +134,7 @@ def work_order(
             models.AnnouncementView(
                 at=iso(each.at),
                 level=each.level,
-                level_title=_level_title(registry, each.rule, each.level) or text(registry.rules[each.rule].title),
+                level_title=_level_title(registry, each.rule, each.level) or _title(registry, each.rule),
                 severity=each.severity.value,
                 decided_at=iso(each.decided_at),
             )

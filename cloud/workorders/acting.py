@@ -46,6 +46,8 @@ def dispatch(connection: Connection, registry: Registry, alert: str, by: str, wh
         raise LookupError(f"there is no alert `{alert}`")
     if held.verdict not in {"held", "waiting"}:
         raise NotAllowed("only an alert that is held back or waiting can be dispatched by a person", ())
+    if registry.unknown(held.rule, held.device):
+        raise NotAllowed(f"nobody declares rule `{held.rule}` or device `{held.device}` any more: whom to send?", ())
     settled = settle(connection, registry, held, Decision("dispatched", "dispatched_by_person", now), now, by, why)
     events.append(connection, "alert", alert, now)
     order = orders.of_incident(connection, settled.incident or "")

@@ -23,7 +23,6 @@ STEPS: Mapping[State, Mapping[Step, State]] = {
     State.CLOSED: {},
     State.CANCELLED: {},
 }
-FINISHED = frozenset({State.CLOSED, State.CANCELLED})
 _BY_ITSELF = frozenset[Step]({"dispatch", "feedback"})
 _NEEDS_WHY = frozenset[Step]({"return", "cancel"})
 

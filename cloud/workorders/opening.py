@@ -4,7 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Integer, and_, cast, func, insert, or_, select, update
 
 from cloud import alerts, dispatch, events, trail
 from cloud.alerts import Alert, Decision
@@ -191,12 +191,12 @@ def _note(
 
 
 def _keep_closure(connection: Connection, registry: Registry, order: WorkOrder, alert: Alert, now: int) -> None:
-    """封交 while any alert of the order stands at a level that closes the road."""
+    """封交 while any alert of the order stands at a level that closes the road, or at one that nobody declares now."""
     standing = [each for each in alerts.of_incident(connection, order.incident) if each.stands]
     levels = [registry.level(each.rule, each.level) for each in standing]
     closing = any(level is not None and level.closes_road for level in levels)
     closed = order.closure is not None and order.closure.lifted_at is None
-    if closing == closed:
+    if closing == closed or (closed and None in levels):  # no edit of the catalog opens a flooded road
         return
     at = alert.decided_at if alert.decision is None else max(alert.decided_at, alert.decision.decided_at)
     closure = Closure(at) if closing else Closure(order.closure.closed_at if order.closure else at, at)
@@ -209,5 +209,6 @@ def _number(connection: Connection, now: int) -> str:
     """Make an order's number from the day and its place within it, as in 20260618-0007."""
     day = datetime.fromtimestamp(now // NANOSECONDS, UTC).astimezone(_DAYS).strftime("%Y%m%d")
     todays = order_table.c.number.startswith(f"{day}-")
-    newest = connection.scalar(select(func.max(order_table.c.number)).where(todays))
-    return f"{day}-{int(newest.rpartition('-')[2]) + 1 if newest else 1:04d}"
+    place = cast(func.substr(order_table.c.number, len(day) + 2), Integer)  # as text, 9999 would come after 10000
+    newest = connection.scalar(select(func.max(place)).where(todays)) or 0
+    return f"{day}-{newest + 1:04d}"

@@ -357,7 +357,7 @@ CALLS = [
     ("POST", "/api/v1/work-orders/x/actions", "not an object", 422, "malformed", "body"),
     ("POST", "/api/v1/work-orders/x/actions", {"action": "accept", "by": "a", "role": "crew"}, 404, "unknown_id",
      "`x`"),
-    ("POST", "/demo/actions/earthquake", None, 404, "status_404", "earthquake"),
+    ("POST", "/demo/actions/earthquake", {}, 404, "status_404", "earthquake"),
 ]  # fmt: skip
 
 

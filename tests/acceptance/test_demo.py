@@ -49,12 +49,17 @@ def browser(address: str) -> Iterator[Page]:
         chromium.close()
 
 
-@pytest.mark.timeout(150)
-def test_a_person_sees_the_first_order_pulls_a_cable_and_stops_it_all(tmp_path: Path) -> None:
-    with demo(tmp_path, "--speed", "60") as (process, address):
+@pytest.mark.timeout(200)
+def test_a_person_sees_the_flood_drives_its_order_to_a_close_pulls_a_cable_and_stops_it_all(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with demo(tmp_path) as (process, address):
         with browser(address) as page:
-            expect(page.locator("#orders li").first).to_be_visible(timeout=FIRST_ORDER_S * 1000)
+            flood = page.locator("#orders li", has_text="Water in the underpass").get_by_role("button").first
+            expect(flood).to_be_visible(timeout=(FIRST_ORDER_S - (time.monotonic() - began)) * 1000)
             expect(page.locator("#balance")).to_contain_text("0 lost", timeout=10_000)
+            flood.click()
+            _drive_to_a_close(page)
+
             page.get_by_role("button", name="Pull a gateway's cable").click()
             expect(page.locator("#balance")).not_to_contain_text("0 lost", timeout=20_000)  # amber, names the gateway
             expect(page.locator("#balance")).to_contain_text("0 lost", timeout=45_000)
@@ -66,6 +71,24 @@ def test_a_person_sees_the_first_order_pulls_a_cable_and_stops_it_all(tmp_path: 
         assert process.wait(timeout=STOP_S + 5.0) == 0
         assert time.monotonic() - began < STOP_S
         assert [part for part in parts if Path(f"/proc/{part}").exists()] == []
+
+
+def _drive_to_a_close(page: Page) -> None:
+    """As the crew and then the verifier would, by clicking, while the water still stands."""
+    head, body = page.locator("#order-head"), page.locator("#order-body")
+    expect(body).to_contain_text("answers for drainage in the north")
+    expect(body.locator(".chart .limit").first).to_be_attached(timeout=10_000)
+    head.get_by_role("button", name="Accept").click()
+    head.get_by_role("button", name="Arrive").click()
+    head.get_by_role("button", name="Handle").click()
+    head.get_by_label("handled").check()
+    head.get_by_role("button", name="Confirm: Handle").click()
+    head.get_by_role("button", name="Verify").click()
+    head.get_by_label("confirmed").check()
+    head.get_by_role("button", name="Confirm: Verify").click()
+    head.get_by_role("button", name="Close the order").click()
+    expect(head.get_by_text("Finished; nothing left to do.")).to_be_visible()
+    expect(body).to_contain_text("chain verified")
 
 
 @pytest.mark.timeout(60)

@@ -27,6 +27,7 @@ class LevelState:
     true: bool = False
     turned: int = 0
     up: bool = False
+    met: dict[Condition, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Reference:
         self.on_change = {(point.device, point.metric): point.reports_on_change for point in points}
         self.interval = {device: min(p.interval_s for p in points if p.device == device) for device in self.kind}
         self.columns: dict[tuple[str, str], float] = {}
-        self.met: dict[tuple[str, Condition], bool] = {}
+        self.doubts: dict[tuple[str, str], dict[Condition, bool]] = {}
         self.clock: dict[str, int] = {}
         self.heard: dict[str, int] = {}
         self.silent: dict[tuple[str, str], int] = {}
@@ -92,19 +93,23 @@ class Reference:
         for condition in conditions:
             for comparison in leaves(condition):
                 if metric(comparison.column) in fresh:
-                    self.compare(device, comparison)
-        doubted = rule.doubt is not None and self.truth(device, rule.doubt) is True
-        truths = [
-            None
-            if doubted or not fresh & {metric(c.column) for c in leaves(level.when)}
-            else self.truth(device, level.when)
-            for level in rule.level
-        ]
-        alert = self.alerts.get((rule.id, device))
-        if alert is None:
-            if True not in truths:
-                return
-            alert = self.alerts[rule.id, device] = AlertState(clock, [LevelState() for _ in rule.level])
+                    self.columns[device, comparison.column] = self.column(device, comparison.column)
+        doubted = False
+        if rule.doubt is not None:
+            met = self.doubts.setdefault((rule.id, device), {})
+            self.compare(device, rule.doubt, met)
+            doubted = self.truth(device, rule.doubt, met) is True
+        alert = self.alerts.get((rule.id, device)) or AlertState(clock, [LevelState() for _ in rule.level])
+        truths = []
+        for state, level in zip(alert.levels, rule.level, strict=True):
+            if not state.up:
+                state.met.clear()  # nothing is remembered of a level that is not raised
+            self.compare(device, level.when, state.met)
+            own = fresh & {metric(c.column) for c in leaves(level.when)}
+            truths.append(self.truth(device, level.when, state.met) if own and not doubted else None)
+        if (rule.id, device) not in self.alerts and True not in truths:
+            return
+        self.alerts[rule.id, device] = alert
         highest = top(alert.levels, "true")
         for state, truth, level in zip(alert.levels, truths, rule.level, strict=True):
             if truth is None:
@@ -115,19 +120,20 @@ class Reference:
                 state.up = state.true
         self.tell(rule, device, clock, highest)
 
-    def compare(self, device: str, comparison: Condition) -> None:
-        value = self.column(device, comparison.column)
-        self.columns[device, comparison.column] = value
-        met = self.met.get((device, comparison), False)
-        if comparison.above is not None:
-            clear = comparison.above if comparison.clear is None else comparison.clear
-            met = value > comparison.above or (met and not value <= clear)
-        elif comparison.below is not None:
-            clear = comparison.below if comparison.clear is None else comparison.clear
-            met = value < comparison.below or (met and not value >= clear)
-        elif not math.isnan(value):
-            met = value == comparison.equals
-        self.met[device, comparison] = met
+    def compare(self, device: str, condition: Condition, met: dict[Condition, bool]) -> None:
+        """Bring ``met`` up to date: what stands in it holds until its clear level."""
+        for comparison in leaves(condition):
+            value = self.columns.get((device, comparison.column), math.nan)
+            if math.isnan(value):
+                continue
+            if comparison.above is not None:
+                clear = comparison.above if comparison.clear is None else comparison.clear
+                met[comparison] = value > (clear if met.get(comparison) else comparison.above)
+            elif comparison.below is not None:
+                clear = comparison.below if comparison.clear is None else comparison.clear
+                met[comparison] = value < (clear if met.get(comparison) else comparison.below)
+            else:
+                met[comparison] = value == comparison.equals
 
     def column(self, device: str, text: str) -> float:
         known = self.series[device, metric(text)].known
@@ -147,14 +153,14 @@ class Reference:
             return math.nan
         return value
 
-    def truth(self, device: str, condition: Condition) -> bool | None:
+    def truth(self, device: str, condition: Condition, met: dict[Condition, bool]) -> bool | None:
         if condition.column:
             unknown = math.isnan(self.columns.get((device, condition.column), math.nan))
-            return None if unknown else self.met[device, condition]
+            return None if unknown else met[condition]
         if condition.not_ is not None:
-            inner = self.truth(device, condition.not_)
+            inner = self.truth(device, condition.not_, met)
             return None if inner is None else not inner
-        parts = [self.truth(device, part) for part in condition.all or condition.any]
+        parts = [self.truth(device, part, met) for part in condition.all or condition.any]
         deciding = bool(condition.any)
         if deciding in parts:
             return deciding

@@ -73,7 +73,10 @@ RULES = (
         severity = "III"
         on_delay = "15s"
         off_delay = "5s"
-        when = { column = "flow", above = 1.0 }
+        when = { all = [
+          { column = "flow", above = 1.0, clear = 0.5 },
+          { not = { column = "unchanged(flow)", above = 12.0 } },
+        ] }
         [[level]]
         name = "stands"
         severity = "II"
@@ -93,6 +96,31 @@ RULES = (
         severity = "II"
         when = { column = "level", above = 2.0 }"""),
     rule("""
+        id = "knotted"
+        [[level]]
+        name = "some"
+        severity = "III"
+        on_delay = "10s"
+        off_delay = "10s"
+        when = { any = [
+          { column = "level", above = 2.0, clear = 0.5 },
+          { all = [
+            { column = "flow", above = 1.0, clear = 0.5 },
+            { not = { column = "level", above = 1.5, clear = 0.5 } },
+          ] },
+        ] }
+        [[level]]
+        name = "all"
+        severity = "II"
+        on_delay = "20s"
+        when = { all = [
+          { column = "level", above = 1.0, clear = 0.5 },
+          { any = [
+            { column = "flow", above = 1.5, clear = 0.5 },
+            { column = "rate(level, 40s)", above = 90.0, clear = 0.0 },
+          ] },
+        ] }"""),
+    rule("""
         id = "quiet"
         level = [{ name = "on", severity = "IV", when = { column = "silence", above = 2.5 } }]"""),
     rule("""
@@ -110,6 +138,18 @@ RULES = (
         on_delay = "30s"
         when = { any = [{ column = "tilt", equals = 3.0 }, { column = "water", above = 2.0, clear = 1.0 }] }"""),
     rule("""
+        id = "tangled"
+        kind = "lid"
+        [[level]]
+        name = "on"
+        severity = "IV"
+        on_delay = "20s"
+        off_delay = "5s"
+        when = { any = [
+          { column = "tilt", above = 2.0, clear = 0.5 },
+          { not = { column = "water", above = 1.0, clear = 0.5 } },
+        ] }"""),
+    rule("""
         id = "braced"
         kind = "lid"
         doubt = { column = "water", above = 1.0 }
@@ -121,8 +161,10 @@ RULES = (
 )
 
 Reading = list[Sample]
-# Values stand on the limits and beside them; most stamps go forward, some repeat, go back, or lie far in the future.
-VALUES = [0.0, 0.5, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, float("nan"), float("inf"), -1e300]
+# Values stand on the limits, beside them, and often between a limit and its clear level. Most stamps go forward, some
+# repeat, go back, or lie far in the future.
+BETWEEN = [0.6, 0.7, 0.8, 0.9, 1.2, 1.7, 1.9, 2.2, 2.7]
+VALUES = [*BETWEEN, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, float("nan"), float("inf"), -1e300]
 QUALITIES = [0] * 12 + [int(quality) for quality in Quality if quality != Quality.BAD_CLOCK]
 STEPS = [1, 5, 10, 10, 10, 10, 15, 20, 30, 60, 300, 0, -5, -40]
 

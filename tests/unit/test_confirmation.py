@@ -95,6 +95,15 @@ def test_what_is_over_is_held() -> None:
     assert decide(while_waiting, CAMERA, CAMERA.level[0], [], at(91)).code == "not_corroborated"
 
 
+def test_what_ends_while_it_waits_tells_how_many_had_confirmed_it() -> None:
+    two = msgspec.structs.replace(FLOOD, confirm=msgspec.structs.replace(FLOOD.confirm, needed=2))
+    over = raised(FLOOD, phase=Phase.CLEARED, cleared_at=at(90), decided_at=at(90))
+    one = decide(over, two, FLOOD.level[0], [rain()], at(91))
+    assert (one.code, one.numbers) == ("not_corroborated", {"needed": 2.0, "found": 1.0, "lasted_s": 30.0})
+    enough = decide(over, FLOOD, FLOOD.level[0], [rain()], at(91))  # the second word came with its own end
+    assert (enough.verdict, enough.code) == ("held", "cleared_before_arrival")
+
+
 def test_information_and_near_misses_are_held() -> None:
     info = raised(COVER, severity=Severity.INFO)
     assert decide(info, COVER, COVER.level[0], [], at(61)).code == "information_only"

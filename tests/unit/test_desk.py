@@ -2,21 +2,28 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import OperationalError
 
+from cloud import desk as module
 from cloud.desk import Desk
 from cloud.registry import Registry
 from cloud.store import Store
 from cloud.workorders.life import NotAllowed
-from cloud.workorders.order import State
+from cloud.workorders.order import State, order_table
 from rules.alert import Phase
 from rules.declared import Refused
 from rules.district import load_district
 from tests.desk_city import DISTRICT, City, at, catalog, in_city, registry, told
 from wire.clock import Clock
+
+T = TypeVar("T")
 
 
 def test_the_same_told_twice_changes_nothing(tmp_path: Path) -> None:
@@ -101,6 +108,19 @@ def test_numbers_count_by_the_day(tmp_path: Path) -> None:
     in_city(tmp_path, story)
 
 
+def test_numbers_go_on_after_the_ten_thousandth_of_a_day(tmp_path: Path) -> None:
+    async def story(city: City) -> None:
+        await city.tell(0, told("cover.open", "cover-n1", Phase.RAISED, "open", 0, 1))
+        busy = update(order_table).values(number="20260618-9999")
+        await city.store.write(lambda connection: connection.execute(busy).rowcount)
+        for n, cover in enumerate(["cover-n2", "cover-n3"], start=1):
+            await city.tell(n, told("cover.open", cover, Phase.RAISED, "open", n, 1))
+        numbers = [order.number for order in await city.orders()]
+        assert numbers == ["20260618-9999", "20260618-10000", "20260618-10001"]
+
+    in_city(tmp_path, story)
+
+
 def test_unknown_rules_and_devices_are_counted_and_the_next_passes(tmp_path: Path) -> None:
     good = told("cover.open", "cover-n1", Phase.RAISED, "open", 60, 1)
     bad = [
@@ -136,6 +156,36 @@ def test_deadlines_wake_by_themselves_in_city_time(tmp_path: Path) -> None:
             watching.cancel()
             await asyncio.wait([watching])
             assert (await city.order()).confirmation.code == "unconfirmed_dispatched"
+
+    asyncio.run(run())
+
+
+def test_a_store_that_is_full_at_a_deadline_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    failures = iter(["database is locked", "database or disk is full"])
+
+    class Full(Store):
+        async def write(self, do: Callable[[Connection], T]) -> T:
+            for failure in failures:
+                raise OperationalError("update", {}, Exception(failure))
+            return await super().write(do)
+
+    async def run() -> None:
+        async with Store(tmp_path / "cloud.sqlite") as store:
+            city = City(store, registry())
+            await city.tell(61, told("flood.depth", "level-n1", Phase.RAISED, "close", 60, 1))
+            city.desk = Desk(city.registry, city.events, Clock(wall=time.time_ns(), city=at(400)), city.counted)
+            full = Full(tmp_path / "cloud.sqlite")
+            watching = asyncio.create_task(city.desk.run(full), name="deadlines")
+            following = city.events.follow(await city.events.newest())
+            async with asyncio.timeout(5):
+                await anext(following)
+            await following.aclose()
+            watching.cancel()
+            await asyncio.wait([watching])
+            await full.close()
+            assert (await city.order()).confirmation.code == "unconfirmed_dispatched"
+            assert city.counted["desk_deadline_retries_total"] == 2
 
     asyncio.run(run())
 

@@ -6,6 +6,7 @@ from rules.declared import Refused
 from rules.engine import Engine, OtherState
 from rules.rule import Rule, load_rules
 from rules.samples import POINT, QUALITY, TIME, VALUE, Block, Point, PointTable, Quality
+from rules.tile import NEVER
 from tests.rule_text import rule
 
 S = 1_000_000_000
@@ -26,7 +27,7 @@ OPEN = rule("""
     name = "open"
     severity = "II"
     on_delay = "60s"
-    when = { column = "tilt", above = 10.0 }""")
+    when = { column = "tilt", above = 10.0, clear = 5.0 }""")
 DOUBTED = rule("""
     id = "test.doubted"
     doubt = { column = "unchanged(level)", above = 60.0 }
@@ -186,6 +187,82 @@ def test_a_truck_is_a_near_miss() -> None:
     assert steps(told) == [(0, Phase.PENDING), (20, Phase.LAPSED)]
 
 
+@pytest.mark.parametrize(
+    "tilts",
+    [
+        ((0, 0.4), (100, 13.0), (120, 9.95)),  # a truck, whose last word is just below the limit
+        ((0, 6.0), (100, 11.0), (120, 6.0)),  # a settled frame and one spike
+    ],
+)
+def test_what_is_only_pending_is_not_held_by_clear(tilts: tuple[tuple[float, float], ...]) -> None:
+    judge = engine(OPEN)
+    told = judge.evaluate(samples(*tilts, point=1)) + judge.advance(START + 3600 * S)
+    assert steps(told) == [(100, Phase.PENDING), (120, Phase.LAPSED)]
+    assert told[-1].reason.numbers["limit"] == 10.0
+
+
+def test_what_is_raised_is_held_until_clear() -> None:
+    told = engine(OPEN).evaluate(samples((0, 72.0), (90, 9.0), (200, 5.1), (300, 5.0), (400, 9.0), point=1))
+    assert steps(told) == [(0, Phase.PENDING), (60, Phase.RAISED), (300, Phase.CLEARED)]
+    told = engine(HIGH).evaluate(samples((0, 1.5), (30, 1.1), (40, 0.9), (50, 0.6), (60, 0.5), (70, 0.9)))
+    assert steps(told) == [(0, Phase.PENDING), (30, Phase.RAISED), (60, Phase.CLEARED)]
+
+
+def test_what_is_raised_is_held_across_a_restart() -> None:
+    judge, again = engine(HIGH), engine(HIGH)
+    judge.evaluate(samples((0, 1.5), (30, 1.1), (40, 0.9)))
+    again.restore(judge.save())
+    assert steps(again.evaluate(samples((50, 0.6), (60, 0.4)))) == [(60, Phase.CLEARED)]
+
+
+def test_each_level_is_held_from_its_own_rise() -> None:
+    ladder = rule("""
+        [[level]]
+        name = "low"
+        severity = "III"
+        when = { column = "level", above = 1.0, clear = 0.5 }
+        [[level]]
+        name = "high"
+        severity = "II"
+        on_delay = "30s"
+        when = { column = "level", above = 2.0, clear = 1.0 }""")
+    told = engine(ladder).evaluate(samples((0, 2.5), (10, 1.9), (60, 1.9), (70, 0.9), (80, 0.5)))
+    assert steps(told) == [(0, Phase.RAISED), (80, Phase.CLEARED)]
+    assert {step.level for step in told} == {"low"}
+
+
+FLOWING = (GAUGE, Point("gauge", "gauge", "flow", "1", 10.0))
+
+
+def test_a_spike_from_before_it_was_raised_holds_nothing() -> None:
+    judge = engine(
+        rule("""
+        [[level]]
+        name = "either"
+        severity = "II"
+        on_delay = "30s"
+        when = { any = [{ column = "level", above = 10.0, clear = 5.0 }, { column = "flow", above = 1.0 }] }"""),
+        points=FLOWING,
+    )
+    judge.evaluate(samples((-10, 0.0), point=1))
+    assert steps(judge.evaluate(samples((0, 11.0), (10, 6.0)))) == [(0, Phase.PENDING), (10, Phase.LAPSED)]
+    assert steps(judge.evaluate(samples((20, 2.0), (50, 2.0), (60, 0.0), point=1))) == [
+        (20, Phase.PENDING), (50, Phase.RAISED), (60, Phase.CLEARED)
+    ]  # fmt: skip
+
+
+def test_hysteresis_under_not_does_not_clear_what_was_just_raised() -> None:
+    judge = engine(
+        rule("""
+        [[level]]
+        name = "shut"
+        severity = "II"
+        when = { not = { column = "level", above = 10.0, clear = 5.0 } }""")
+    )
+    told = judge.evaluate(samples((0, 11.0), (10, 6.0), (20, 6.0), (30, 9.0), (40, 11.0)))
+    assert steps(told) == [(10, Phase.RAISED), (40, Phase.CLEARED)]
+
+
 def test_silence_is_stamped_with_when_it_was_due() -> None:
     judge = engine(SILENT)
     judge.evaluate(samples((0, 0.0)))
@@ -209,6 +286,43 @@ def test_what_the_driver_says_of_a_device_is_not_the_device(quality: Quality) ->
     judge.evaluate(samples((0, 0.0)))
     judge.evaluate(samples((20, 0.0), quality=quality))
     assert steps(judge.advance(START + 31 * S)) == [(30, Phase.RAISED)]
+
+
+def test_what_reports_on_change_has_a_watermark_of_its_own() -> None:
+    lid_silent = rule("""
+        id = "test.lid.silent"
+        kind = "lid"
+        level = [{ name = "silent", severity = "IV", when = { column = "silence", above = 3.0 } }]""")
+    judge = engine(OPEN, SILENT, lid_silent)
+    judge.evaluate(samples((0, 0.0)))
+    assert steps(judge.evaluate(samples((10, 72.0), point=1))) == [(10, Phase.PENDING)]
+    (raised,) = judge.advance(START + 3600 * S, START + 20 * S)
+    assert (raised.device, raised.phase) == ("gauge", Phase.RAISED)
+    assert steps(judge.evaluate(samples((35, 0.4), point=1))) == [(35, Phase.LAPSED)]
+    (silent,) = judge.advance(START + 3600 * S)
+    assert (silent.device, silent.decided_at) == ("lid", START + 1835 * S)
+
+
+def test_no_promise_begins_no_count_of_silence() -> None:
+    judge = engine(
+        rule("""
+        kind = "lid"
+        level = [{ name = "silent", severity = "IV", when = { column = "silence", above = 3.0 } }]""")
+    )
+    assert judge.advance(START, NEVER) == []
+    assert judge.advance(START + 7200 * S) == []
+    assert steps(judge.advance(START + 9001 * S)) == [(9000, Phase.RAISED)]
+
+
+def test_after_a_broken_promise_time_still_runs_forward() -> None:
+    judge = engine(OPEN)
+    judge.evaluate(samples((10, 72.0), point=1))
+    (raised,) = judge.advance(START + 80 * S)
+    (cleared,) = judge.evaluate(samples((35, 0.4), point=1))
+    assert (raised.phase, cleared.phase) == (Phase.RAISED, Phase.CLEARED)
+    assert cleared.decided_at == raised.decided_at + 1 == START + 70 * S + 1
+    again = judge.evaluate(samples((100, 72.0), point=1)) + judge.advance(START + 161 * S)
+    assert steps(again) == [(100, Phase.PENDING), (160, Phase.RAISED)]
 
 
 def test_a_restart_is_not_the_devices_silence() -> None:
