@@ -22,6 +22,7 @@ RETRY_S = 0.1
 RETRY_MOST_S = 5.0
 LAST_TICK_S = 2.0
 MOST_READINGS = 8192  # a tick that finds more leaves the rest to the next
+MESSAGES_KNOWN = 64  # of each origin: as many as a broker may have to deliver again
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +32,7 @@ class Reading:
     """One device at one instant: samples that were taken together, as columns.
 
     ``taken_at`` is UTC nanoseconds. ``settle`` is called once the reading, and every reading put before it, is safe: it
-    acknowledges an MQTT message.
+    acknowledges an MQTT message. ``message`` is what that one is known by should it come again: its origin and stamp.
     """
 
     point: NDArray[np.int32]
@@ -39,13 +40,15 @@ class Reading:
     value: NDArray[np.float64]
     quality: NDArray[np.uint8]
     settle: Callable[[], None] | None = None
+    message: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tick:
     """What one tick must make durable, in one transaction.
 
-    Of ``acquired`` samples, ``filtered`` need not be sent; ``block`` holds the rest.
+    Of ``acquired`` samples, ``filtered`` need not be sent; ``block`` holds the rest. ``messages`` (origin and stamp)
+    are those they came from, not to be taken again.
     """
 
     acquired: int
@@ -53,6 +56,7 @@ class Tick:
     block: Block
     transitions: list[Transition]
     engine_state: bytes | None
+    messages: tuple[tuple[str, int], ...] = ()
 
 
 class Judge(Protocol):
@@ -60,7 +64,7 @@ class Judge(Protocol):
 
     def evaluate(self, block: Block) -> list[Transition]: ...
 
-    def advance(self, until_ns: int) -> list[Transition]: ...
+    def advance(self, until_ns: int, on_change_until_ns: int | None = None) -> list[Transition]: ...
 
     def save(self) -> bytes: ...
 
@@ -85,6 +89,9 @@ class Agent:
         The filter of the points (``edge.sources.filter_of``); without one everything is kept.
     counted
         Where failures are counted.
+    heard_until
+        Given the tick's own watermark, the one of devices that report on change (``edge.watermark``); without one
+        they are the same.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class Agent:
         *,
         keep: Filter | None = None,
         counted: Counted | None = None,
+        heard_until: Callable[[int], int] | None = None,
     ) -> None:
         nothing = np.zeros(len(table.points))
         self._engine = engine
@@ -107,6 +115,7 @@ class Agent:
         self._tick_s = tick_s
         self._filter = keep or Filter(nothing - 1.0, nothing.astype(np.int64))
         self._counted = counted or Counted()
+        self._heard_until = heard_until or (lambda watermark: watermark)
         self._saved_at = -SAVE_EVERY_S
 
     async def run(self) -> None:
@@ -128,23 +137,25 @@ class Agent:
         try:
             async with asyncio.timeout(LAST_TICK_S):
                 await tick
-                await self._tick()
+                await self._tick(promises=False)  # nobody listens any more, so something older may wait unheard
         except TimeoutError:
             self._counted.add("edge_unstored_ticks_total")
             log.warning("stopped with a tick that could not be stored", waited_s=LAST_TICK_S)
 
-    async def _tick(self) -> None:
+    async def _tick(self, *, promises: bool = True) -> None:
         watermark = self._clock.now() - int(SLACK_S * self._clock.speed * NANOSECONDS)
+        on_change = self._heard_until(watermark)  # asked before draining: what has been heard by then is here after it
         readings = await self._drain()
         block = _block(readings)
         transitions = self._engine.evaluate(block) if readings else []
-        if self._intake.empty():  # else something older than the watermark still waits: no promise yet
-            transitions += self._engine.advance(watermark)
+        if promises and self._intake.empty():  # else something older than the watermark still waits: no promise yet
+            transitions += self._engine.advance(watermark, on_change)
         kept = block.take(self._filter.keep(block))
         state = self._state_if_due(bool(transitions))
         if not readings and not transitions and state is None:
             return
-        await self._until_appended(Tick(len(block), len(block) - len(kept), kept, transitions, state))
+        messages = tuple(reading.message for reading in readings if reading.message is not None)
+        await self._until_appended(Tick(len(block), len(block) - len(kept), kept, transitions, state, messages))
         for reading in readings:
             if reading.settle is not None:
                 reading.settle()

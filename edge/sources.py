@@ -1,17 +1,20 @@
 """The MQTT source: every message to its device and decoder, every bad one counted, told and out of the way."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import structlog
 
-from edge.agent import Reading
+from edge.agent import MESSAGES_KNOWN, Reading
 from edge.decoders import chirpstack, onvif
 from edge.decoders.payload import Decoded
 from edge.installed import Installed, filter_of, installed, table_of
 from edge.profile import Field
+from edge.watermark import Watermark
 from rules.district import Chirpstack, Device, Onvif
 from rules.samples import POINT, QUALITY, VALUE, Quality
 from wire.batch import Malformed
@@ -40,7 +43,8 @@ class MqttSource:
     """Turns messages of LoRaWAN sensors and cameras into readings.
 
     A reading acknowledges its message when it settles; a message that gives none is acknowledged at once. A repeat
-    gives a reading without samples: it waits its turn behind its first copy, which may not be safe yet.
+    gives a reading without samples: it waits its turn behind its first copy, which may not be safe yet. What was taken
+    is known over a restart by what the outbox remembers (``remember``).
 
     The source hears whole ChirpStack applications, so that a sensor nobody has declared is noticed; ``elsewhere`` are
     the devices of other gateways, which are none of its business. A camera has a topic prefix of its own: a strange
@@ -65,7 +69,7 @@ class MqttSource:
                 case Onvif(prefix=prefix):
                     self._cameras[prefix] = place
         self._elsewhere = {_uplink_topic(device.wire) for device in elsewhere if isinstance(device.wire, Chirpstack)}
-        self._newest: dict[tuple[str, ...], int] = {}
+        self._known: dict[str, deque[int]] = {}  # by origin, the stamps of the messages taken last
         self._told: dict[str, str] = {}  # by topic, the fault that stands told
 
     @property
@@ -77,15 +81,22 @@ class MqttSource:
             *(f"{prefix}{onvif.MARK}#" for prefix in self._cameras),
         )
 
-    async def run(self, session: Messages, put: Put) -> None:
-        """Serve a session until cancelled."""
+    def remember(self, messages: Iterable[tuple[str, int]]) -> None:
+        """Know messages (origin and stamp) that were taken before: what comes again is not taken again."""
+        for origin, stamp in messages:
+            self._known.setdefault(origin, deque(maxlen=MESSAGES_KNOWN)).append(stamp)
+
+    async def run(self, session: Messages, put: Put, watermark: Watermark | None = None) -> None:
+        """Serve a session until cancelled; ``watermark`` hears of each message as it comes and as it settles."""
         while True:
             delivery = await session.receive()
             reading = self.take(delivery.topic, delivery.payload, partial(session.acknowledge, delivery))
             if reading is None:
                 session.acknowledge(delivery)
-            else:
-                await put(reading)
+                continue
+            if watermark is not None:
+                reading = watermark.follow(reading)
+            await put(reading)
 
     def take(self, topic: str, payload: bytes, settle: Callable[[], None] | None = None) -> Reading | None:
         """Read one message; None when it says nothing, which is counted under its own name."""
@@ -115,28 +126,32 @@ class MqttSource:
 
     def _is_repeat(self, place: Installed, decoded: Decoded) -> bool:
         """Tell a message that came before: a camera's retained state, or one that the broker delivers again."""
-        newest = self._newest.get((place.device.id, *decoded.values))
-        if newest is None:
-            return False
+        known = self._known.get(_origin(place, decoded), ())
+        if decoded.taken_at in known:
+            return True
         # A late uplink is history that counts; a camera's older state is only ever a replay.
-        return decoded.taken_at <= newest if isinstance(place.device.wire, Onvif) else decoded.taken_at == newest
+        ahead = self._ahead()
+        return isinstance(place.device.wire, Onvif) and any(decoded.taken_at < stamp <= ahead for stamp in known)
 
     def _reading(self, place: Installed, decoded: Decoded, topic: str, settle: Callable[[], None] | None) -> Reading:
         now = self._clock.now()
-        clock_fault = decoded.taken_at > now + AHEAD_S * NANOSECONDS
+        message = _origin(place, decoded), decoded.taken_at
+        self.remember([message])
         samples = [_judge(decoded.values, quantity) for quantity in place.profile.field]
         value = np.array([value for value, _ in samples], VALUE)
         quality = np.array([quality for _, quality in samples], QUALITY)
-        if clock_fault:
+        if decoded.taken_at > self._ahead():
             # Its own stamp would make everything after it late: it gets the time of its arrival, and is not judged.
             why = f"it says {iso(decoded.taken_at)}, and it is {iso(now)}"
             self._note("clock_fault_messages", topic, why, device=place.device.id)
             quality[:] = Quality.BAD_CLOCK
-            return place.reading(now, value, quality, settle)
+            return replace(place.reading(now, value, quality, settle), message=message)
         self._told.pop(topic, None)
-        key = (place.device.id, *decoded.values)
-        self._newest[key] = max(decoded.taken_at, self._newest.get(key, decoded.taken_at))
-        return place.reading(decoded.taken_at, value, quality, settle)
+        return replace(place.reading(decoded.taken_at, value, quality, settle), message=message)
+
+    def _ahead(self) -> int:
+        """The newest stamp that is not a clock fault."""
+        return self._clock.now() + int(AHEAD_S * NANOSECONDS)
 
     def _note(self, what: str, topic: str, why: str, **place: str) -> None:
         """Count a bad message; tell of it unless its topic's last one had the same fault."""
@@ -149,6 +164,11 @@ class MqttSource:
 
 def _uplink_topic(wire: Chirpstack) -> str:
     return f"application/{wire.application}/device/{wire.dev_eui}/event/up"
+
+
+def _origin(place: Installed, decoded: Decoded) -> str:
+    """Name what stamps are compared within: each state of a camera has its own."""
+    return " ".join((place.device.id, *decoded.values))
 
 
 def _judge(values: Mapping[str, float], field: Field) -> tuple[float, Quality]:

@@ -101,6 +101,10 @@ class Outbox:
         """Read what the engine last saved; None on a first start."""
         return await self._do(lambda rows: rows.engine_state())
 
+    async def messages(self) -> list[tuple[str, int]]:
+        """Read which messages were taken last (origin and stamp): what comes again is not taken again."""
+        return await self._do(lambda rows: rows.messages())
+
     async def _do(self, work: Callable[[Rows], T]) -> T:
         def try_twice() -> T:
             try:

@@ -19,6 +19,7 @@ import uvloop
 from edge.agent import Agent, Reading
 from edge.poller import ModbusBus
 from edge.sources import MqttSource, filter_of
+from edge.watermark import Watermark
 from gateway.config import GatewayConfig, declared_of, load_config
 from gateway.health import Health, will
 from gateway.outbox import Outbox
@@ -61,6 +62,10 @@ async def run(config: GatewayConfig) -> None:
             Outbox(Path(config.data), declared.table, clock, config.outbox, counted)
         )
         await _restore(engine, outbox, counted)
+        source.remember(await outbox.messages())
+        # Entered only once what it feeds runs; a gateway without such devices needs none.
+        session = Session(config.sensors or config.broker, f"{gateway}-sensors", source.subscriptions, counted=counted)
+        watermark = Watermark(session, clock) if source.subscriptions else None
         agent = Agent(
             declared.table,
             engine,
@@ -70,6 +75,7 @@ async def run(config: GatewayConfig) -> None:
             config.tick_s,
             keep=filter_of(declared.places),
             counted=counted,
+            heard_until=watermark,
         )
         link = Session(
             config.broker,
@@ -88,12 +94,9 @@ async def run(config: GatewayConfig) -> None:
                 tasks.create_task(bus.run(intake.put), name=f"bus {name}")
                 for name, bus in zip(config.buses, buses, strict=True)
             ]
-            if source.subscriptions:
-                session = Session(
-                    config.sensors or config.broker, f"{gateway}-sensors", source.subscriptions, counted=counted
-                )
+            if watermark is not None:
                 await stack.enter_async_context(session)
-                sources.append(tasks.create_task(source.run(session, intake.put), name="sensors"))
+                sources.append(tasks.create_task(source.run(session, intake.put, watermark), name="sensors"))
             judging = tasks.create_task(agent.run(), name="agent")
             sending = [
                 tasks.create_task(Uplink(gateway, outbox, link, clock, counted).run(), name="uplink"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge.agent import Tick
+from edge.agent import MESSAGES_KNOWN, Tick
 from rules.samples import Block, PointTable
 from wire.batch import Batch, Columns, Receipt, Tally, columns, encode
 from wire.clock import HOUR, NANOSECONDS, Clock
@@ -43,6 +43,9 @@ CREATE TABLE IF NOT EXISTS tally (
     sent INTEGER NOT NULL DEFAULT 0, dropped TEXT NOT NULL DEFAULT '{}', changed_at INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS points (digest TEXT PRIMARY KEY, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS message (
+    origin TEXT NOT NULL, stamp INTEGER NOT NULL, PRIMARY KEY (origin, stamp)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS engine (only INTEGER PRIMARY KEY CHECK (only = 1), state BLOB NOT NULL);
 """
 
@@ -124,7 +127,7 @@ class Rows:
         self._next = max(last + 1, time.time_ns() // 1_000_000)
 
     def append(self, tick: Tick, boot: str) -> None:
-        """Make one tick durable: its alerts, its samples, its tally, its engine state; all or nothing."""
+        """Make one tick durable: alerts, samples, tally, engine state, messages taken; all or nothing."""
         now = self._clock.now()
         hour = now - now % HOUR
         before = self._next, self.batches, self.samples, self.size
@@ -136,6 +139,8 @@ class Rows:
                     self._insert(Lane.LIVE, boot, now, hour, tick.block, tick)
                 if tick.engine_state is not None:
                     self._execute("INSERT OR REPLACE INTO engine VALUES (1, ?)", tick.engine_state)
+                for origin, stamp in tick.messages:
+                    self._remember(origin, stamp)
                 if tick.acquired:
                     self._tally(hour, acquired=tick.acquired, filtered=tick.filtered)
                 self._keep_bounds(now)
@@ -196,6 +201,10 @@ class Rows:
         found = self._execute("SELECT state FROM engine").fetchone()
         return found and bytes(found[0])
 
+    def messages(self) -> list[tuple[str, int]]:
+        """Read the origin and stamp of the messages taken last, the newest stamps last."""
+        return self._execute("SELECT origin, stamp FROM message ORDER BY stamp").fetchall()
+
     def close(self) -> None:
         self.connection.close()
 
@@ -227,6 +236,14 @@ class Rows:
                 samples=samples,
                 transitions=tuple(tick.transitions) if lane is Lane.ALERT else (),
             )
+        )
+
+    def _remember(self, origin: str, stamp: int) -> None:
+        self._execute("INSERT OR IGNORE INTO message VALUES (?, ?)", origin, stamp)
+        self._execute(
+            "DELETE FROM message WHERE origin = ?1 AND stamp <="
+            " (SELECT stamp FROM message WHERE origin = ?1 ORDER BY stamp DESC LIMIT 1 OFFSET ?2)",
+            *(origin, MESSAGES_KNOWN),
         )
 
     def _keep_bounds(self, now: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import tomli_w
 
+from rules.declared import Refused
 from rules.district import District, load_district
 from streetwarden.supervisor import Part
 from wire.clock import NANOSECONDS, Clock, from_iso
@@ -56,7 +57,7 @@ def assemble(city: City) -> Assembly:
     shutil.copyfile(city.district, folder / "district.toml")
     district = load_district((folder / "district.toml").read_text(encoding="utf-8"), str(city.district))
     broker = city.broker_port or free_port()
-    http, control = city.http_port or free_port(), free_port()
+    http, control = _asked(city.http_port), free_port()
     buses = {bus.id: free_port() for bus in district.bus}
     cables = {gateway.id: free_port() for gateway in district.gateway}
     clock = {"wall": city.clock.wall, "city": city.clock.city, "speed": city.clock.speed}
@@ -155,6 +156,19 @@ def _lan(host: str | None) -> tuple[dict[str, Any], list[str]]:
 def evening(speed: float) -> Clock:
     """Make a clock by which the scenario's evening begins in a moment, at ``speed`` city seconds a second."""
     return Clock(time.time_ns() + int(LEAD_S * NANOSECONDS), from_iso(EVENING), speed)
+
+
+def _asked(port: int) -> int:
+    """Check the port that a person asked for (0: a free one); ``Refused`` when somebody has it."""
+    if port == 0:
+        return free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise Refused(f"--port {port}", f"{error.strerror}; name another, or 0 for a free one") from error
+    return port
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,23 +34,37 @@ app.add_typer(profile_app, name="profile")
 Configuration = Annotated[Path, typer.Argument(help="the process's TOML file")]
 
 
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Tell the version and end.")] = False,
+) -> None:
+    """A city district's streets watch themselves."""
+    if version:
+        typer.echo(metadata.version("streetwarden"))
+        raise typer.Exit
+
+
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="which storm")] = 1,
-    speed: Annotated[float, typer.Option(help="city seconds in a second on the wall")] = 30.0,
+    seed: Annotated[int, typer.Option(help="which storm", min=0)] = 1,
+    speed: Annotated[float, typer.Option(help="city seconds in a second on the wall", min=1, max=120)] = 30.0,
     timeseries: Annotated[str, typer.Option(help="influx://HOST:PORT/DATABASE, or empty for the embedded store")] = "",
-    port: Annotated[int, typer.Option(help="port of the page; 0 takes a free one")] = 0,
+    port: Annotated[int, typer.Option(help="port of the page; 0 takes a free one", min=0, max=65535)] = 0,
     lan: Annotated[bool, typer.Option(help="let phones on this network open the crew's page")] = False,
     headless: Annotated[bool, typer.Option(help="without a person; needs --for")] = False,
-    length: Annotated[float, typer.Option("--for", help="seconds to run; 0 until Ctrl-C")] = 0.0,
+    length: Annotated[float, typer.Option("--for", help="seconds to run; 0 until Ctrl-C", min=0)] = 0.0,
     report: Annotated[Path | None, typer.Option(help="write the report of a headless run here, as JSON")] = None,
-    keep: Annotated[Path | None, typer.Option(help="keep logs and data in this folder")] = None,
+    keep: Annotated[Path | None, typer.Option(help="keep logs and data in this new folder")] = None,
 ) -> None:
     """Run a simulated district, two gateways and the cloud on this machine; print one address."""
     from streetwarden.demo import Options, run
 
     if headless and length <= 0:
         raise Refused("--headless", "a run without a person needs its length, as in --headless --for 90")
+    if report is not None and not headless:
+        raise Refused("--report", "a report is of a run without a person: add --headless --for 90")
+    if report is not None and not report.resolve().parent.is_dir():
+        raise Refused(f"--report {report}", "the folder it should be written to does not exist")
     options = Options(seed, speed, timeseries, port, lan, headless, length, report, keep)
     raise typer.Exit(_run(run(options)))
 
@@ -78,6 +92,17 @@ def cloud_run(configuration: Configuration) -> None:
     from cloud.process import main
 
     main([str(configuration)])
+
+
+@cloud_app.command("check")
+def cloud_check(configuration: Configuration) -> None:
+    """Read the configuration, its district and its rules; say what is wrong and where."""
+    from cloud.config import load_config
+
+    config = load_config(configuration)
+    config.load_district()
+    config.load_rules()
+    typer.echo(f"{configuration}: in order")
 
 
 @sim_app.command("run")

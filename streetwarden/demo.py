@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import segno
@@ -22,9 +23,11 @@ from streetwarden.assembly import Assembly, City, assemble, evening
 from streetwarden.centre import Centre
 from streetwarden.headless import run_headless, until
 from streetwarden.report import Report
-from streetwarden.supervisor import Supervisor
+from streetwarden.supervisor import Part, Supervisor
 
 READY_S = 30.0
+ANSWER_S = 3.0
+GIVE_UP_STARTS = 3  # a part that has died this often at the start will not come up
 
 console = Console(stderr=True)
 
@@ -49,6 +52,7 @@ async def run(options: Options) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await _check_answers(options.timeseries)
     with _folder(options.keep) as folder:
         city = City(
             folder,
@@ -67,10 +71,12 @@ async def run(options: Options) -> int:
                 if options.headless:
                     report, _ = await run_headless(assembly, centre, city, options.length_s, stop)
                     _tell(report, options.report)
+                    code = 0 if report.in_order() else 1
                 else:
                     await _show(assembly, centre, options, stop)
+                    code = 0
             console.print("stopping …", style="dim")
-    return 0
+    return code
 
 
 async def start(supervisor: Supervisor, assembly: Assembly) -> AsyncIterator[str]:
@@ -79,7 +85,7 @@ async def start(supervisor: Supervisor, assembly: Assembly) -> AsyncIterator[str
         await supervisor.start(part)
         port = assembly.ready.get(part.name)
         if port is not None:
-            await _listening(port)
+            await _listening(part, port)
         yield part.name
     async with Centre(assembly.url) as centre:
         await centre.until_ready(READY_S)
@@ -121,14 +127,30 @@ async def _show(assembly: Assembly, centre: Centre, options: Options, stop: asyn
     await until(stop, options.length_s or None)
 
 
-async def _listening(port: int) -> None:
+async def _check_answers(timeseries: str) -> None:
+    """Refuse an address of a time-series store that means nothing, or where nobody answers."""
+    if not timeseries:
+        return
+    place = f"--timeseries {timeseries}"
+    split = urlsplit(timeseries)
+    if split.scheme != "influx" or not split.hostname or not split.path.strip("/"):
+        raise Refused(place, "write influx://HOST:PORT/DATABASE, or leave it out for the embedded store")
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            _, writer = await asyncio.open_connection(split.hostname, split.port or 8086)
+    except OSError as error:  # a TimeoutError is one too
+        raise Refused(place, "nobody answers there; start InfluxDB first") from error
+    writer.close()
+
+
+async def _listening(part: Part, port: int) -> None:
     ends = time.monotonic() + READY_S
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            if time.monotonic() > ends:
-                raise TimeoutError(f"nothing listens on port {port}") from None
+            if part.starts > GIVE_UP_STARTS or time.monotonic() > ends:
+                raise TimeoutError(f"{part.name} does not stay up") from None
             await asyncio.sleep(0.05)  # a port that nobody listens on yet offers nothing else to wait for
         else:
             writer.close()
@@ -144,6 +166,7 @@ def _tell(report: Report, path: Path | None) -> None:
     else:
         path.write_text(text + "\n", encoding="utf-8")
         console.print(f"report: {path}", highlight=False)
+    console.print(report.summary(), highlight=False)
     for line in report.details:
         console.print(line, style="yellow", markup=False)
 

@@ -11,7 +11,7 @@ import httpx
 from streetwarden.assembly import Assembly, City
 from streetwarden.centre import Centre
 from streetwarden.crew import Crew
-from streetwarden.report import Report
+from streetwarden.report import Report, Run
 from streetwarden.score import TruthFile, compile_report, missing_by_device, read_truth
 from wire.clock import NANOSECONDS, from_iso
 
@@ -64,7 +64,8 @@ async def run_headless(
         for order in told.orders
         if order["id"] in crew.first_seen  # not one that opened after the crew's last look
     ]
-    return compile_report(happened, told.orders, told.alerts, told.devices, balance, counters, latencies), told
+    run = Run(city.scenario, city.seed, city.clock.speed, length_s)
+    return compile_report(run, happened, told.orders, told.alerts, told.devices, balance, counters, latencies), told
 
 
 async def _listen(centre: Centre) -> Told:

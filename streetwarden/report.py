@@ -58,17 +58,46 @@ class DeviceRow(msgspec.Struct, frozen=True):
     misfire_rate: Rate
 
 
-class Report(msgspec.Struct, frozen=True):
-    """``delay_s``: true onset to alert, city seconds. ``latency_s``: deciding sample to work order, wall seconds."""
+class Run(msgspec.Struct, frozen=True):
+    """What was run: ``speed`` in city seconds a second, ``length_s`` in wall seconds."""
 
+    scenario: str
     seed: int
+    speed: float
+    length_s: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """``delay_s``: true onset to alert, city seconds. ``latency_s``: deciding sample to work order, wall seconds.
+
+    ``held_back`` counts the alerts that became no order, by the code of their reason.
+    """
+
+    run: Run
     samples: Samples
     truth: Truth
     work_orders: Orders
     delay_s: Spread
     latency_s: Spread
     devices: tuple[DeviceRow, ...]
+    held_back: dict[str, int]
     details: tuple[str, ...] = ()
+
+    def in_order(self) -> bool:
+        """Whether nothing was missed, invented, doubled or lost."""
+        truth, samples = self.truth, self.samples
+        return not (
+            truth.missed or truth.misfires or self.work_orders.duplicate or samples.missing or samples.duplicated
+        )
+
+    def summary(self) -> str:
+        """One line for the terminal."""
+        held = ", ".join(f"{count} {code}" for code, count in sorted(self.held_back.items())) or "nothing"
+        return (
+            f"found {self.truth.found} of {self.truth.incidents} incidents, {self.truth.misfires} misfires; "
+            f"{self.work_orders.closed} of {self.work_orders.opened} orders closed; held back: {held}; "
+            f"{self.samples.missing} samples missing, {self.samples.duplicated} doubled"
+        )
 
 
 def spread(values: list[float]) -> Spread:

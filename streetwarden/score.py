@@ -1,12 +1,13 @@
 """Holds what the cloud told against the simulator's truth. The truth file is read here and by nothing else."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from streetwarden.report import DeviceRow, Orders, Rate, Report, Samples, Spread, Truth, spread
+from streetwarden.report import DeviceRow, Orders, Rate, Report, Run, Samples, Spread, Truth, spread
 from wire.clock import NANOSECONDS, from_iso
 
 EARLY_S = 300.0  # an alert may run ahead of the hazard's own definition by this much and still be of it
@@ -107,6 +108,7 @@ def duplicated(stored: Mapping[str, Sequence[float]]) -> int:
 
 
 def compile_report(
+    run: Run,
     truth: TruthFile,
     orders: Sequence[Mapping[str, Any]],
     alerts: Sequence[Mapping[str, Any]],
@@ -119,7 +121,7 @@ def compile_report(
     total = balance["total"]
     missing = sum(missing_by_device(truth.emitted, counters).values())
     return Report(
-        seed=truth.seed,
+        run=run,
         samples=Samples(total["acquired"], total["filtered"], total["committed"], missing, duplicated(counters)),
         truth=scored,
         work_orders=work_orders,
@@ -134,6 +136,11 @@ def compile_report(
                 msgspec.convert(device["misfire_rate"], Rate),
             )
             for device in devices
+        ),
+        held_back=Counter(
+            alert["decision"]["code"]
+            for alert in alerts
+            if alert["decision"] is not None and alert["decision"]["verdict"] == "held"
         ),
         details=tuple(details),
     )

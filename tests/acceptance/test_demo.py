@@ -95,8 +95,12 @@ def _drive_to_a_close(page: Page) -> None:
 def test_a_headless_run_writes_the_promised_report(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     command = [sys.executable, "-m", "streetwarden", "demo", "--headless", "--for", "8", "--report", str(path)]
-    subprocess.run(command, check=True, timeout=50, capture_output=True)
+    ended = subprocess.run(command, check=False, timeout=50, capture_output=True, text=True)
     report = json.loads(path.read_text(encoding="utf-8"))
+    wrong = report["truth"]["missed"] + report["truth"]["misfires"] + report["work_orders"]["duplicate"]
+    lost = report["samples"]["missing"] + report["samples"]["duplicated"]
+    assert ended.returncode == (1 if wrong + lost else 0)
+    assert f"found {report['truth']['found']} of {report['truth']['incidents']} incidents" in ended.stderr
     assert {key: set(report[key]) for key in ("samples", "truth", "work_orders", "delay_s", "latency_s")} == {
         "samples": {"acquired", "filtered", "committed", "missing", "duplicated"},
         "truth": {"incidents", "found", "missed", "misfires"},

@@ -15,11 +15,14 @@ import structlog
 
 import streetwarden
 from edge.poller import ModbusBus
+from firmware_sim.cable import Cable
 from gateway import process
-from gateway.config import load_config
+from gateway.config import declared_of, load_config
+from rules.alert import Phase
 from rules.declared import Refused
 from tests.servers import Server, free_port, mosquitto
 from wire.batch import Batch, Status, decode
+from wire.clock import NANOSECONDS, iso
 from wire.session import Broker, Delivery, Session
 from wire.topics import Lane, up
 
@@ -133,6 +136,95 @@ def test_a_camera_event_is_acknowledged_only_when_it_is_safe_and_reaches_the_clo
             finally:
                 running.terminate()
                 await asyncio.to_thread(ended, running)
+
+    with mosquitto(tmp_path) as server:
+        asyncio.run(scenario(server))
+
+
+@pytest.mark.parametrize("outage", ["gateway", "broker"])
+def test_what_waited_at_the_broker_is_judged_in_its_time_and_stored_once(tmp_path: Path, outage: str) -> None:
+    """A truck over a cover while the gateway or its way to the sensors is down: the recovery waits for longer."""
+    lid = "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124136b000042/event/up"
+    water = "camera-n1/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&1/2/StandingWater"
+
+    def uplink(at: int, angle: float) -> bytes:
+        return json.dumps({"time": iso(at), "object": {"angle_x": angle, "angle_y": -0.8, "angle_z": 0.0}}).encode()
+
+    def event(at: int) -> bytes:
+        source = {"VideoSource": "1", "Rule": "StandingWater"}
+        return json.dumps({"UtcTime": iso(at), "Source": source, "Data": {"IsInside": False}}).encode()
+
+    async def scenario(server: Server) -> None:
+        broker = Broker("127.0.0.1", server.port)
+        cable = Cable(GATEWAY, "127.0.0.1", server.port)
+        async with cable.door.open():
+            sensors = f'sensors = {{ host = "127.0.0.1", port = {cable.door.port} }}'
+            configuration = configured(tmp_path, server.port, sensors)
+            config = load_config(configuration)
+            clock, points = config.clock, declared_of(config).table.points
+            heard: dict[int, Batch] = {}
+
+            def is_of_camera(batch: Batch) -> bool:
+                return batch.samples is not None and any(
+                    points[point].device == "camera-n1" for point in batch.block().point
+                )
+
+            def tells(phase: Phase) -> Callable[[Batch], bool]:
+                return lambda batch: any(
+                    step.device == "cover-n1" and step.phase is phase for step in batch.transitions
+                )
+
+            async def until_heard(watcher: Session, holds: Callable[[Batch], bool]) -> None:
+                def is_it(delivery: Delivery) -> bool:
+                    if not delivery.topic.endswith(("/alert", "/live", "/backfill")):
+                        return False
+                    batch = decode(delivery.payload, Batch)
+                    return holds(heard.setdefault(batch.seq, batch))
+
+                await until(watcher, is_it)
+
+            async with (
+                Session(broker, "watcher", [f"streetwarden/v1/{GATEWAY}/up/#"]) as watcher,
+                Session(broker, "street", []) as street,
+            ):
+                await watcher.wait_connected()
+                await street.wait_connected()
+                running = await asyncio.to_thread(start, configuration)
+                try:
+                    await until(watcher, lambda d: is_status(d, online=True))
+                    await street.publish(water, event(clock.now()), retain=True)
+                    await until_heard(watcher, is_of_camera)  # it has subscribed
+                    opened_at = clock.now()
+                    await street.publish(lid, uplink(opened_at, 72.0))
+                    await until_heard(watcher, tells(Phase.PENDING))
+                    if outage == "gateway":
+                        running.kill()
+                        await asyncio.to_thread(ended, running)
+                    else:
+                        cable.cut()
+                    await clock.sleep_until(opened_at + 25 * NANOSECONDS)
+                    await street.publish(lid, uplink(opened_at + 25 * NANOSECONDS, 0.6))
+                    await clock.sleep_until(opened_at + 90 * NANOSECONDS)
+                    if outage == "gateway":
+                        running = await asyncio.to_thread(start, configuration)
+                    else:
+                        cable.restore()
+                    await until_heard(watcher, tells(Phase.LAPSED))
+                    # And what is said from now on counts on again, by time alone.
+                    await street.publish(lid, uplink(clock.now(), 72.0))
+                    await until_heard(watcher, tells(Phase.RAISED))
+                finally:
+                    running.kill()
+                    await asyncio.to_thread(ended, running)
+
+        told = [step for batch in heard.values() for step in batch.transitions if step.device == "cover-n1"]
+        told.sort(key=lambda step: (step.since, step.revision))
+        assert [step.phase for step in told] == [Phase.PENDING, Phase.LAPSED, Phase.PENDING, Phase.RAISED]
+        assert abs(told[1].decided_at - opened_at - 25 * NANOSECONDS) < NANOSECONDS
+        blocks = [batch.block() for batch in heard.values() if batch.samples is not None]
+        stored = [key for block in blocks for key in zip(block.point.tolist(), block.taken_at.tolist(), strict=True)]
+        assert len(stored) == len(set(stored))
+        assert sum(points[point].device == "camera-n1" for point, _ in stored) == 1
 
     with mosquitto(tmp_path) as server:
         asyncio.run(scenario(server))

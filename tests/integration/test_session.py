@@ -1,14 +1,16 @@
 """The MQTT session against real brokers, which are killed and restarted under it."""
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import Server, iotcore_broker, mosquitto
+from wire import connection
 from wire.counted import Counted
 from wire.session import Broker, Delivery, NotConnected, PublishRefused, Session
 
@@ -313,3 +315,61 @@ def test_whatever_a_broker_says_the_session_lives_and_tries_again(said: bytes) -
 
     asyncio.run(scenario())
     assert connections >= 3
+
+
+class Forgetful:
+    """A broker of few words: it lives, acknowledges in order, ``after_s`` each, and never the payload ``lost``."""
+
+    def __init__(self, after_s: float = 0.0) -> None:
+        self._after_s = after_s
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                kind = (await reader.readexactly(1))[0] & 0xF0
+                packet = await reader.readexactly((await reader.readexactly(1))[0])
+                if kind == 0x10:
+                    writer.write(CONNACK)
+                elif kind == 0x30 and not packet.endswith(b"lost"):
+                    await asyncio.sleep(self._after_s)
+                    topic = 2 + int.from_bytes(packet[:2], "big")
+                    writer.write(b"\x40\x02" + packet[topic : topic + 2])
+                elif kind == 0xC0:
+                    writer.write(b"\xd0\x00")
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[Session]:
+        server = await asyncio.start_server(self, "127.0.0.1", 0)
+        async with Session(Broker("127.0.0.1", server.sockets[0].getsockname()[1]), "writer", []) as session:
+            await connected(session)
+            yield session
+        server.close()
+        await server.wait_closed()
+
+
+def test_a_lost_acknowledgement_ends_the_connection_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PUBACK_S", 0.2)
+
+    async def scenario() -> None:
+        async with Forgetful().serving() as session, asyncio.timeout(LIMIT_S):
+            before = session.generation
+            losing = asyncio.create_task(session.publish("a", b"lost"), name="losing")
+            await session.publish("a", b"kept")
+            with pytest.raises(NotConnected, match="no acknowledgement"):
+                await losing
+            await connected(session, before)
+            await session.publish("a", b"again")
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_broker_is_not_a_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PUBACK_S", 0.3)
+
+    async def scenario() -> None:
+        async with Forgetful(after_s=0.1).serving() as session, asyncio.timeout(LIMIT_S):
+            await asyncio.gather(*(session.publish("a", b"%d" % n) for n in range(8)))
+            assert session.generation == 1
+
+    asyncio.run(scenario())

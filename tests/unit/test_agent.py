@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rules.district import load_district
 from rules.engine import Engine
 from rules.rule import load_rules
 from rules.samples import Block, Point, PointTable
+from tests.rule_text import rule
 from wire.clock import NANOSECONDS, Clock
 from wire.counted import Counted
 
@@ -37,7 +39,7 @@ class StubEngine:
         self.blocks.append(block)
         return [_transition(int(at)) for at in block.taken_at[block.value > 10]]
 
-    def advance(self, until_ns: int) -> list[Transition]:
+    def advance(self, until_ns: int, on_change_until_ns: int | None = None) -> list[Transition]:
         self.watermarks.append(until_ns)
         return []
 
@@ -185,10 +187,10 @@ def test_the_watermark_stays_behind_the_clock_and_never_passes_what_still_waits(
     judged_at_first_watermark: list[int] = []
     advance = engine.advance
 
-    def noting(until_ns: int) -> list[Transition]:
+    def noting(until_ns: int, on_change_until_ns: int | None = None) -> list[Transition]:
         if engine.blocks and not judged_at_first_watermark:
             judged_at_first_watermark.append(sum(len(block) for block in engine.blocks))
-        return advance(until_ns)
+        return advance(until_ns, on_change_until_ns)
 
     engine.advance = noting  # type: ignore[method-assign]
     asyncio.run(_run(append, scenario, engine))
@@ -196,6 +198,68 @@ def test_the_watermark_stays_behind_the_clock_and_never_passes_what_still_waits(
     slack = int(agent_module.SLACK_S * NANOSECONDS)
     assert all(before - slack <= watermark <= CLOCK.now() - slack for watermark in engine.watermarks)
     assert engine.watermarks == sorted(engine.watermarks)
+
+
+def test_what_reports_on_change_waits_for_its_broker_and_polled_devices_do_not() -> None:
+    lid = Point("lid", "lid", "tilt", "deg", 600.0, reports_on_change=True)
+    table = PointTable("gw", (lid, Point("gauge", "gauge", "level", "m", 10.0)))
+    opened = rule("""
+        kind = "lid"
+        level = [{ name = "open", severity = "II", on_delay = "60s", when = { column = "tilt", above = 10.0 } }]""")
+    silent = rule("""
+        id = "test.silent"
+        level = [{ name = "silent", severity = "IV", when = { column = "silence", above = 3.0 } }]""")
+    told, start = list[Transition](), CLOCK.now() - 120 * NANOSECONDS
+
+    def sample(point: int, after_s: int, value: float) -> Reading:
+        at = start + after_s * NANOSECONDS
+        return Reading(np.array([point], "i4"), at, np.array([value]), np.zeros(1, "u1"))
+
+    async def append(tick: Tick) -> None:
+        told.extend(tick.transitions)
+
+    async def scenario() -> None:
+        intake: asyncio.Queue[Reading] = asyncio.Queue(4)
+        away = True
+        agent = Agent(
+            table,
+            Engine(table, (opened, silent)),
+            intake,
+            append,
+            CLOCK,
+            TICK_S,
+            heard_until=lambda drained: start if away else drained,
+        )
+        running = asyncio.create_task(agent.run(), name="agent")
+        intake.put_nowait(sample(1, 0, 0.0))
+        intake.put_nowait(sample(0, 10, 72.0))
+        await _until(lambda: len(told) == 2)
+        await asyncio.sleep(5 * TICK_S)
+        intake.put_nowait(sample(0, 35, 0.4))  # it waited at the broker
+        away = False
+        await _until(lambda: len(told) == 3)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(scenario())
+    steps = [(step.device, step.phase, (step.decided_at - start) // NANOSECONDS) for step in told]
+    assert sorted(steps[:2]) == [("gauge", Phase.RAISED, 30), ("lid", Phase.PENDING, 10)]
+    assert steps[2:] == [("lid", Phase.LAPSED, 35)]
+
+
+def test_a_tick_names_the_messages_it_holds() -> None:
+    ticks = list[Tick]()
+
+    async def append(tick: Tick) -> None:
+        ticks.append(tick)
+
+    async def scenario(intake: asyncio.Queue[Reading]) -> None:
+        intake.put_nowait(replace(_reading(1.0, 7), message=("d x", 7)))
+        intake.put_nowait(_reading(2.0, 8))
+        await _until(lambda: bool(ticks))
+
+    asyncio.run(_run(append, scenario, StubEngine()))
+    assert ticks[0].messages == (("d x", 7),)
 
 
 def test_stopping_ends_the_tick_begun_and_stores_what_has_arrived() -> None:
@@ -212,8 +276,10 @@ def test_stopping_ends_the_tick_begun_and_stores_what_has_arrived() -> None:
         await begun.wait()
         await intake.put(_reading(1.0, 2))
 
-    asyncio.run(_run(append, scenario, StubEngine()))
+    engine = StubEngine()
+    asyncio.run(_run(append, scenario, engine))
     assert [tick.block.taken_at[0] for tick in stored] == [1, 2]
+    assert len(engine.watermarks) == 1, "the last tick promises nothing: nobody has listened meanwhile"
 
 
 def test_stopping_is_bounded_when_nothing_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:

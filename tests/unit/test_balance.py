@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloud import balance as module
+from cloud import events
 from cloud.account import SILENT_S, Amounts
 from cloud.balance import Balance
 from cloud.events import Events
@@ -166,6 +167,25 @@ def test_a_gateways_own_counters_and_lost_devices_are_shown(run: Run) -> None:
         assert balance.counters() == {"gw-north": {"edge_malformed_uplinks_total": 2}}
 
     run(test)
+
+
+def test_its_events_do_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVENT_EVERY_S", 0.0)
+    monkeypatch.setattr(events.forget, "__defaults__", (3,))
+
+    async def main() -> None:
+        async with Store(tmp_path / "cloud.sqlite") as store:
+            changes = Events(store)
+            balance = Balance(store, changes, ["gw-north"], CITY)
+            keeping = asyncio.create_task(balance.run(), name="balance")
+            async with asyncio.timeout(5):
+                while await changes.newest() < 6:
+                    balance.stored("gw-north", HOUR_0, 1)
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            assert len(await changes.after(0)) == 3
+
+    asyncio.run(main())
 
 
 def test_the_hours_of_the_ledger(run: Run) -> None:

@@ -112,6 +112,32 @@ def test_a_late_uplink_counts_but_a_redelivered_one_does_not() -> None:
     assert counted["edge_repeated_messages_total"] == 1
 
 
+def test_what_a_broker_delivers_again_is_not_taken_again() -> None:
+    source, counted = _source()
+    burst = [_uplink(f"2026-06-18T11:{minute}:00Z", angle_x=minute) for minute in (27, 28, 29)]
+    assert all(_told(source.take(UPLINK, uplink)) for uplink in burst)
+    assert [_told(source.take(UPLINK, uplink)) for uplink in burst] == [{}, {}, {}]
+    assert counted["edge_repeated_messages_total"] == 3
+
+
+def test_what_was_taken_is_known_after_a_restart() -> None:
+    source, _ = _source()
+    messages = [
+        (UPLINK, _uplink("2026-06-18T11:27:00Z", angle_x=1)),
+        (UPLINK, _uplink("2026-06-18T11:29:00Z", angle_x=1)),
+        (WATER, _water("2026-06-18T11:28:00Z", inside=True)),
+        (WATER, _water("2036-01-01T00:00:00Z", inside=True)),
+    ]
+    readings = [source.take(*message) for message in messages]
+    again, counted = _source()
+    again.remember([reading.message for reading in readings if reading and reading.message])
+    assert [_told(again.take(*message)) for message in messages] == [{}, {}, {}, {}]
+    assert _told(again.take(WATER, _water("2026-06-18T11:27:59Z", inside=False))) == {}
+    assert counted.snapshot() == {"edge_repeated_messages_total": 5}
+    assert _told(again.take(UPLINK, _uplink("2026-06-18T11:28:00Z", angle_x=1)))
+    assert _told(again.take(WATER, _water("2026-06-18T11:28:01Z", inside=False)))
+
+
 def test_a_stamp_from_the_future_is_a_clock_fault() -> None:
     source, counted = _source()
     reading = source.take(WATER, _water("2036-01-01T00:00:00Z", inside=True))

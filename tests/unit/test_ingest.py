@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import zstandard
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from cloud import ingest
@@ -375,6 +376,30 @@ def test_a_full_disk_of_the_relational_store_is_waited_out(run: Run, monkeypatch
         assert city.alerts.accepted == [1]
         assert city.sink.taken == [("gw-north", "a", 1)]
         assert city.counted["ingest_alerts_retries_total"] == 1
+
+    run(test)
+
+
+def test_a_transaction_that_is_tried_again_counts_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(city: World) -> None:
+        failures = iter([OperationalError("commit", {}, Exception("database or disk is full"))])
+        write = city.store.write
+
+        async def failing(do: Callable[[Connection], object]) -> object:
+            def undone(connection: Connection) -> object:
+                done = do(connection)
+                for failure in failures:
+                    raise failure
+                return done
+
+            return await write(undone)
+
+        monkeypatch.setattr(city.store, "write", failing)
+        await city.send(Lane.ALERT, alert_batch(1, "a"))
+        await city.quiet()
+        assert city.counted["ingest_alerts_retries_total"] == 1
+        assert city.counted["ingest_alert_batches_total"] == 1
+        assert city.alerts.accepted == [1]
 
     run(test)
 

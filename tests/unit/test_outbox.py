@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from edge.agent import MESSAGES_KNOWN
 from gateway.outbox import Outbox
 from gateway.rows import Bounds, Report
 from rules.samples import PointTable
@@ -45,6 +47,19 @@ def the_equation_closes(report: Report) -> bool:
     acquired = sum(tally.acquired for tally in report.tallies)
     gone = sum(tally.filtered + tally.sent + sum(tally.dropped.values()) for tally in report.tallies)
     return acquired == gone + report.samples
+
+
+def test_the_messages_taken_are_known_after_a_restart_the_newest_of_each_origin(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as outbox:
+            await outbox.append(replace(tick(samples=1), messages=(("lid x", 5), ("camera y", 7))))
+            for stamp in range(10, 10 + MESSAGES_KNOWN):
+                await outbox.append(replace(tick(samples=1), messages=(("lid x", stamp), ("lid x", stamp))))
+        async with opened(tmp_path) as outbox:
+            known = await outbox.messages()
+        assert known == [("camera y", 7), *(("lid x", stamp) for stamp in range(10, 10 + MESSAGES_KNOWN))]
+
+    asyncio.run(scenario())
 
 
 def test_a_tick_becomes_an_alert_batch_and_a_sample_batch(tmp_path: Path) -> None:

@@ -170,6 +170,20 @@ def test_an_event_of_an_undone_transaction_never_was(run: Run) -> None:
     run(test)
 
 
+def test_only_the_newest_events_are_kept_and_a_stream_from_before_them_begins_at_the_newest(run: Run) -> None:
+    async def test(store: Store) -> None:
+        changes = Events(store)
+        assert await changes.resumed(7) == 0
+        for subject in "abcdef":
+            await store.write(lambda connection, subject=subject: events.append(connection, "alert", subject, 5))  # type: ignore[misc]
+        await store.write(lambda connection: events.forget(connection, 3))
+        assert [event.subject for event in await changes.after(0)] == ["d", "e", "f"]
+        # Before what is kept, at its edge, within, at the newest, beyond it (of another store), and nowhere.
+        assert [await changes.resumed(last) for last in (2, 3, 5, 6, 7, None)] == [6, 3, 5, 6, 6, 6]
+
+    run(test)
+
+
 def test_a_stream_misses_nothing_and_waits_without_looking(run: Run) -> None:
     async def test(store: Store) -> None:
         changes = Events(store)

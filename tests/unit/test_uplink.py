@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gateway import uplink as module
 from gateway.health import Health, will
 from gateway.outbox import Outbox
 from gateway.uplink import WINDOW, Uplink
@@ -16,7 +19,7 @@ from tests.gateways import GATEWAY, START, TABLE, accepted, tick
 from wire.batch import CONTENT_TYPE, Batch, Receipt, Status, decode, encode
 from wire.clock import NANOSECONDS, Clock
 from wire.counted import Counted
-from wire.session import Delivery, NotConnected
+from wire.session import Delivery, NotConnected, PublishRefused
 from wire.topics import Lane, parse_up, up
 
 LIMIT_S = 5.0
@@ -31,6 +34,7 @@ class MemoryLink:
         self.published: list[tuple[Lane, bytes, bool]] = []
         self.acknowledged: list[Delivery] = []
         self.told = asyncio.Event()
+        self.refuses_tables = 0  # how many more
         self._intake: asyncio.Queue[Delivery] = asyncio.Queue(100)
         self._changed = asyncio.Condition()
 
@@ -56,6 +60,9 @@ class MemoryLink:
             raise NotConnected("no link")
         gateway, lane = parse_up(topic)
         assert (gateway, content_type) == (GATEWAY, CONTENT_TYPE)
+        if lane is Lane.POINTS and self.refuses_tables:
+            self.refuses_tables -= 1
+            raise PublishRefused("Not authorized")
         async with self._changed:
             self.published.append((lane, payload, retain))
             self._changed.notify_all()
@@ -137,6 +144,22 @@ def test_the_point_table_is_retained_before_any_batch_on_every_connection(tmp_pa
     assert [(lane, retain) for lane, _, retain in published] == [(Lane.POINTS, True), (Lane.LIVE, False)] * 2
     assert decode(published[0][1], PointTable) == TABLE
     assert published[1] == published[3]  # byte for byte
+
+
+def test_a_refused_point_table_is_sent_again_until_the_broker_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TABLES_S", 0.001)
+
+    async def script(scene: Scene) -> None:
+        scene.link.refuses_tables = 3
+        await scene.outbox.append(tick(samples=1))
+        await scene.link.connect()
+        await scene.link.until(lambda: len(scene.link.published) == 2)
+
+    scene = play(tmp_path, script)
+    assert [lane for lane, _, _ in scene.link.published] == [Lane.POINTS, Lane.LIVE]
+    assert scene.counted["uplink_refused_tables_total"] == 3
 
 
 def test_an_alert_leaves_at_once_though_the_window_is_full_of_samples(tmp_path: Path) -> None:
