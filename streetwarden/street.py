@@ -17,7 +17,7 @@ def mount(control: str, crew_url: str | None) -> Callable[[FastAPI], None]:
 
         @router.get("/actions")
         async def actions() -> Any:
-            return await _ask("GET", f"{control}/actions")
+            return {**await _ask("GET", f"{control}/actions"), "crew": crew_url is not None}
 
         @router.post("/actions/{action}")
         async def act(action: str, request: Request) -> Any:

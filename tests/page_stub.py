@@ -175,7 +175,7 @@ def build(street: Street, stream: Stream, *, demo: bool = True, lan: bool = True
 
         @app.get("/demo/actions")
         async def actions() -> dict[str, Any]:
-            return {"items": street.demo}
+            return {"items": street.demo, "crew": lan}
 
         @app.post("/demo/actions/{action}")
         async def start(action: str) -> dict[str, Any]:

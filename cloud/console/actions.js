@@ -12,21 +12,22 @@ const ASIDE = new Set(["return", "cancel"]); // leads away from the straight roa
 const ROLES = { accept: "crew", arrive: "crew", handle: "crew", verify: "verifier" };
 export const roleOf = (action) => ROLES[action] ?? "duty_officer";
 
-const choice = (name, value, checked) =>
+const choice = (name, value) =>
   h(
     "label",
     { class: "choice" },
-    h("input", { type: "radio", name, value, checked, required: true }),
+    h("input", { type: "radio", name, value, required: true }),
     " ",
     say(`${name}.${value}`),
   );
 
+/** None is chosen beforehand: a judgement is made, not left standing. */
 const group = (name, values) =>
   h(
     "fieldset",
     null,
     h("legend", null, say(`${name}.ask`)),
-    values.map((value, n) => choice(name, value, n === 0)),
+    values.map((value) => choice(name, value)),
   );
 
 export const note = (label, required) =>
@@ -46,7 +47,7 @@ function fields(action) {
       );
       const outcome = group("outcome", OUTCOMES);
       const follow = () => {
-        cause.hidden = outcome.querySelector(":checked").value !== "misfire";
+        cause.hidden = outcome.querySelector(":checked")?.value !== "misfire";
         cause.disabled = cause.hidden; // a disabled fieldset is not sent
       };
       outcome.addEventListener("change", follow);

@@ -2,11 +2,11 @@
 
 import { askWhy, roleOf } from "./actions.js";
 import { call, coalesced, follow, list, Refusal } from "./api.js";
-import { demoOffer, demoPanel, hideCrewButtonUnlessOffered } from "./demo.js";
+import { demoOffer, demoPanel, nameTargets } from "./demo.js";
 import { showDetail } from "./detail.js";
 import { deviceRow, sortedDevices } from "./devices.js";
 import { byId, keyed } from "./dom.js";
-import { alertRow, ENDED, heldEntry, orderEntry, runClocks, sortedOrders, titleOf } from "./entries.js";
+import { alertRow, ENDED, heldEntry, nowOf, orderEntry, runClocks, sortedOrders, stands, titleOf } from "./entries.js";
 import { balanceLine, clockFace } from "./header.js";
 import { drawMap } from "./map.js";
 import {
@@ -32,6 +32,7 @@ const READS = {
   orders: async () => (seen.orders = await list("work-orders")),
   balance: async () => (seen.balance = await call("balance")),
   selected: readSelected,
+  demo: async () => offer && (offer = (await demoOffer()) ?? offer), // a button's target changes
 };
 const CONCERNS = {
   alert: ["alerts", "held", "devices", "selected"],
@@ -50,6 +51,7 @@ const seen = {
   evidence: null,
   trail: null,
 };
+let offer = null;
 const chosen = { order: null, device: null };
 let link = "wait";
 let streaming = false;
@@ -97,10 +99,20 @@ function setLink(state) {
 // --- showing --------------------------------------------------------------------------------------------------------
 
 const siteName = (id) => pick(seen.district?.sites.find((site) => site.id === id)?.name) || id;
+const placeName = (id) => pick(seen.district?.gateways.find((gateway) => gateway.id === id)?.name) || siteName(id);
 const context = () => currentLanguage();
 
+/** `{since}` while a gateway is silent: what its devices say is then the last that is known. */
+function silenceOf(id) {
+  const gateway = seen.balance?.gateways.find((one) => one.id === id);
+  return gateway?.state === "silent" ? { since: gateway.last_seen_at } : null;
+}
+
+const withNow = (order) => ({ ...order, now: nowOf(order, seen.alerts, silenceOf) });
+const withSilence = (device) => ({ ...device, silence: silenceOf(device.gateway) });
+
 function showColumns() {
-  const orders = sortedOrders(seen.orders);
+  const orders = sortedOrders(seen.orders).map(withNow);
   const open = orders.filter((order) => !ENDED.has(order.state));
   const ended = orders.filter((order) => ENDED.has(order.state));
   const build = (order) => orderEntry(order, { siteName, selected: order.id === chosen.order }, selectOrder);
@@ -129,7 +141,8 @@ function showColumns() {
 
 function showDevices() {
   const build = (device) => deviceRow(device, { selected: device.id === chosen.device, siteName }, selectDevice);
-  keyed(byId("devices"), sortedDevices(seen.devices), (device) => device.id, build, context() + chosen.device);
+  const devices = sortedDevices(seen.devices).map(withSilence);
+  keyed(byId("devices"), devices, (device) => device.id, build, context() + chosen.device);
 }
 
 function showOrder() {
@@ -140,23 +153,25 @@ function showOrder() {
   panels.head.hidden = panels.body.hidden = !order;
   if (!order) return Object.values(panels).forEach((panel) => panel.replaceChildren());
   const { trail, evidence } = seen;
-  const shown = { order, site: siteName(order.site), evidence, trail };
+  const shown = { order: withNow(order), site: siteName(order.site), evidence, trail };
   showDetail(panels, shown, { close: () => selectOrder(null), send, context: context() });
 }
 
-/** What the map says of a site: water standing on it and how deep, closed to traffic, in hand. */
+/** What the map says of a site: water on it, how deep, whether that is news; a closure called for; in hand. */
 function siteFacts(site) {
   const floods = seen.alerts.filter(
-    (alert) => alert.site === site.id && alert.hazard === "flood" && ["raised", "updated"].includes(alert.phase),
+    (alert) => alert.site === site.id && alert.hazard === "flood" && stands(alert),
   );
+  const silences = floods.map((alert) => silenceOf(alert.gateway));
+  const silence = silences.every(Boolean) ? (silences[0] ?? null) : null; // one flood that is news makes it news
   const depths = seen.devices
-    .filter(
-      (device) => device.site === site.id && device.kind === "level_sensor" && device.latest?.level?.quality === 0,
-    )
+    .filter((device) => device.site === site.id && device.kind === "level_sensor")
+    .filter((device) => device.latest?.level?.quality === 0 && Boolean(silenceOf(device.gateway)) === Boolean(silence))
     .map((device) => device.latest.level.value);
   const orders = seen.orders.filter((order) => order.site === site.id);
   return {
     flooded: floods.length > 0,
+    silence,
     depth: depths.length ? Math.max(...depths) : null,
     closed: orders.some((order) => order.closure && !order.closure.lifted_at),
     selected: orders.some((order) => order.id === chosen.order),
@@ -169,7 +184,9 @@ function showMap() {
   const { clientWidth: width, clientHeight: height } = box;
   if (!width || !height) return;
   const facts = Object.fromEntries(seen.district.sites.map((site) => [site.id, siteFacts(site)]));
-  const devices = seen.devices.map(({ id, kind, lon, lat, state }) => ({ id, kind, lon, lat, state }));
+  const devices = seen.devices
+    .map(withSilence)
+    .map(({ id, kind, lon, lat, state, silence }) => ({ id, kind, lon, lat, state, silence }));
   const drawn = { district: seen.district, devices, selectedDevice: chosen.device, width, height, facts };
   const on = { site: selectSite, device: selectDevice };
   keyed(
@@ -199,6 +216,7 @@ function show() {
   showDevices();
   showOrder();
   showMap();
+  if (offer) nameTargets(byId("demo"), offer, placeName);
   tick();
 }
 
@@ -212,8 +230,7 @@ function showWords() {
   for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   showTheme();
   setLink(link);
-  if (offer) byId("demo").replaceChildren(...demoPanel(offer, byId("dialog")));
-  if (offer) hideCrewButtonUnlessOffered(byId("demo"));
+  if (offer) byId("demo").replaceChildren(...demoPanel(offer, byId("dialog"), () => read("demo")));
   show();
 }
 
@@ -282,7 +299,6 @@ byId("theme").onclick = () => {
 
 // --- start ----------------------------------------------------------------------------------------------------------
 
-let offer = null;
 const keptTheme = localStorage.getItem("streetwarden.theme");
 if (keptTheme) root.dataset.theme = keptTheme;
 byId("language").onclick = () => {
@@ -307,7 +323,7 @@ follow({
 });
 setInterval(tick, 250);
 setInterval(() => read("balance"), HEARTBEAT);
-setInterval(() => read("clock", "devices"), 4 * HEARTBEAT);
+setInterval(() => read("clock", "devices", "demo"), 4 * HEARTBEAT);
 offer = await demoOffer().catch(() => null);
 if (offer) {
   byId("demo").hidden = false;

@@ -8,13 +8,12 @@ const orNothing = async (path) => {
   try {
     return await call(path);
   } catch (error) {
-    if (error instanceof Refusal) return null; // no demonstration here, or no crew's code
+    if (error instanceof Refusal) return null; // no demonstration here
     throw error;
   }
 };
 
 export const demoOffer = () => orNothing("/demo/actions");
-const crewCode = () => orNothing("/demo/crew");
 
 /** A drawing as an image, which runs no script whatever stands in it; one meant for a page lacks its namespace. */
 function imageOf(drawing) {
@@ -25,8 +24,7 @@ function imageOf(drawing) {
 }
 
 async function showCrewCode(dialog) {
-  const code = await crewCode();
-  if (!code) return;
+  const code = await call("/demo/crew");
   dialog.replaceChildren(
     h("h2", { id: "dialog-title" }, say("demo.crew")),
     h("p", null, say("demo.crew.hint")),
@@ -37,8 +35,8 @@ async function showCrewCode(dialog) {
   dialog.showModal();
 }
 
-/** Build the panel once: the offer does not change while the demonstration runs. */
-export function demoPanel(offer, dialog) {
+/** Build the panel; `pressed()` is called after a press. What each button acts on is for `nameTargets`: it changes. */
+export function demoPanel(offer, dialog, pressed) {
   const told = h("p", { class: "muted", role: "status" }, say("demo.hint"));
   async function start(action) {
     const title = pick(action.title);
@@ -52,6 +50,7 @@ export function demoPanel(offer, dialog) {
         why: error instanceof TypeError ? say("page.unreachable") : error.message,
       });
     }
+    pressed();
   }
   return [
     h(
@@ -59,11 +58,12 @@ export function demoPanel(offer, dialog) {
       { class: "line" },
       h("h2", { id: "demo-title" }, say("demo.title")),
       told,
-      h(
-        "button",
-        { type: "button", class: "quiet", id: "crew-code", onclick: () => showCrewCode(dialog) },
-        say("demo.crew"),
-      ),
+      offer.crew &&
+        h(
+          "button",
+          { type: "button", class: "quiet", id: "crew-code", onclick: () => showCrewCode(dialog) },
+          say("demo.crew"),
+        ),
     ),
     h(
       "div",
@@ -73,6 +73,7 @@ export function demoPanel(offer, dialog) {
           "button",
           { type: "button", "data-demo": action.id, onclick: () => start(action) },
           h("b", null, pick(action.title)),
+          h("span", { class: "target" }),
           h("span", null, pick(action.note)),
         ),
       ),
@@ -80,9 +81,11 @@ export function demoPanel(offer, dialog) {
   ];
 }
 
-/** Without `--lan` there is no code, and then no button for it. */
-export async function hideCrewButtonUnlessOffered(panel) {
-  const button = panel.querySelector("#crew-code");
-  button.hidden = true;
-  button.hidden = (await crewCode()) === null;
+/** Say on each button what the next press will act on: a site or gateway by its name, a device by its id. */
+export function nameTargets(panel, offer, nameOf) {
+  for (const { id, target } of offer.items) {
+    const line = panel.querySelector(`[data-demo="${CSS.escape(id)}"] .target`);
+    const name = target ? nameOf(target) : "";
+    if (line && line.textContent !== name) line.textContent = name;
+  }
 }

@@ -2,7 +2,7 @@
 
 import { actionButtons } from "./actions.js";
 import { pictures } from "./chart.js";
-import { chip, clockOf, ENDED, titleOf } from "./entries.js";
+import { chip, clockOf, ENDED, nowText, titleOf } from "./entries.js";
 import { h, keyed } from "./dom.js";
 import { decisionText, duration, hourMinute, knows, pick, reasonText, say, timeOfDay, word } from "./text.js";
 
@@ -89,6 +89,7 @@ function facts({ order }) {
     "dl",
     { class: "order-facts" },
     fact("reason", reasonText(order.reason)),
+    fact("now", order.now && h("strong", { class: order.now.stands ? "now" : "now over" }, nowText(order.now))),
     fact("confirmation", decisionText(order.confirmation, order.reason)),
     fact("unit", h("strong", null, pick(order.unit.name)), h("span", { class: "muted block" }, why(order))),
     fact("announcements", announced.length > 0 && h("ul", { class: "plain" }, announced)),

@@ -2,7 +2,7 @@
 
 import { h, svg } from "./dom.js";
 import { symbol } from "./map.js";
-import { columnName, percent, quantity, say, word } from "./text.js";
+import { columnName, percent, quantity, say, staleText, word } from "./text.js";
 
 const FROM = 5; // below this many outcomes a percentage would pretend to know
 const FIRST = { fault: 0, alert: 1, ok: 2 };
@@ -19,9 +19,9 @@ const TELLING = {
 export const sortedDevices = (devices) =>
   [...devices].sort((a, b) => FIRST[a.state] - FIRST[b.state] || a.id.localeCompare(b.id));
 
-export function misfireText({ n, mean, low, high }) {
+export function misfireText({ misfire_rate: { n, mean, low, high }, outcomes: told }) {
   if (!n) return say("devices.none_yet");
-  if (n < FROM || mean === null) return say("devices.few", { n });
+  if (n < FROM || mean === null) return say("devices.few", { n, misfires: told?.misfire ?? 0, from: FROM });
   return say("devices.rate", { n, mean: percent(mean), low: percent(low), high: percent(high) });
 }
 
@@ -38,7 +38,7 @@ export function deviceRow(device, { selected, siteName }, select) {
   const all = Object.entries(device.latest ?? {}).map(([metric, value]) => reading(metric, value));
   return h(
     "li",
-    { class: `row device-row ${device.state}${selected ? " selected" : ""}`, "data-id": device.id },
+    { class: `row device-row ${device.state}${device.silence ? " stale" : ""}${selected ? " selected" : ""}`, "data-id": device.id },
     h(
       "button",
       {
@@ -54,13 +54,17 @@ export function deviceRow(device, { selected, siteName }, select) {
         symbol(device),
       ),
       h("span", { class: "row-title" }, device.id, h("span", { class: "muted" }, ` ${word("kind", device.kind)}`)),
-      h("span", { class: `state ${device.state}` }, say(`devices.${device.state}`)),
+      h(
+        "span",
+        { class: `state ${device.state}` },
+        [say(`devices.${device.state}`), device.silence && staleText(device.silence)].filter(Boolean).join(" · "),
+      ),
       h(
         "span",
         { class: "readings" },
         telling.map((metric) => reading(metric, device.latest[metric])).join(" · ") || say("devices.never"),
       ),
-      h("span", { class: "misfire muted" }, misfireText(device.misfire_rate)),
+      h("span", { class: "misfire muted" }, misfireText(device)),
     ),
     selected &&
       h(

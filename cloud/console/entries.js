@@ -1,7 +1,7 @@
 // The two columns: what was dispatched and what was held back, each entry with its reason in words and numbers.
 
 import { h } from "./dom.js";
-import { age, cityNow, countdown, hourMinute, pick, say, whyText, word } from "./text.js";
+import { age, cityNow, countdown, hourMinute, pick, say, sentence, whyText, word } from "./text.js";
 
 const RANK = { I: 4, II: 3, III: 2, IV: 1, info: 0 };
 export const ENDED = new Set(["closed", "cancelled"]);
@@ -18,7 +18,7 @@ export function clockOf(order) {
   const stopped = HANDLED.has(order.state);
   const left = stopped ? order.clock.remaining_s : (Date.parse(order.due_at) - cityNow()) / 1000;
   const state = left < 0 ? "overdue" : stopped || left > order.clock.limit_s * SOON ? "left" : "due_soon";
-  return { state, text: `${say(`order.${state}`)} ${countdown(left)}${stopped ? " ✓" : ""}` };
+  return { state, text: `${say(`order.${state}`)} ${countdown(left)}${stopped && state === "left" ? " ✓" : ""}` };
 }
 
 /** Move what the clock alone moves below `root`: ages, and the time left of `orders`. */
@@ -38,6 +38,42 @@ export const clockTag = (order) => {
   const { state, text } = clockOf(order);
   return h("span", { class: `clock ${state}`, "data-clock": order.id }, text);
 };
+
+const STANDING = new Set(["raised", "updated"]);
+export const stands = (alert) => STANDING.has(alert.phase);
+const newest = (times) => times.filter(Boolean).sort((a, b) => Date.parse(a) - Date.parse(b)).at(-1);
+
+/**
+ * What is true now of an order: the gravest of its alerts that stand, or when the last was over; and when others joined.
+ * Null when one of its alerts is not among `alerts`. `silenceOf` tells a silent gateway's `{since}`.
+ */
+export function nowOf(order, alerts, silenceOf) {
+  const mine = alerts.filter((alert) => alert.work_order === order.id || order.alerts.includes(alert.id));
+  const known = new Set(mine.map((alert) => alert.id));
+  if (!mine.length || !order.alerts.every((id) => known.has(id))) return null;
+  const [gravest] = mine.filter(stands).sort((a, b) => (RANK[b.severity] ?? 0) - (RANK[a.severity] ?? 0));
+  const later = mine.filter((alert) => alert.decision?.code === "joined_incident").map((a) => a.decision.decided_at);
+  return {
+    stands: Boolean(gravest),
+    level_title: gravest?.level_title,
+    silence: gravest && silenceOf(gravest.gateway),
+    cleared_at: gravest ? null : newest(mine.map((alert) => alert.cleared_at ?? alert.updated_at)),
+    joined_at: newest(later.filter((at) => Date.parse(at) > Date.parse(order.opened_at))),
+  };
+}
+
+const clockTime = (at) => at && hourMinute(Date.parse(at));
+
+export function nowText(now) {
+  if (!now) return "";
+  const level = pick(now.level_title) || say("order.now.alarm");
+  const state = now.silence
+    ? say("order.now.stale", { level, at: clockTime(now.silence.since) })
+    : now.stands
+      ? say("order.now.level", { level })
+      : say("order.now.cleared", { at: clockTime(now.cleared_at) });
+  return sentence(state, now.joined_at && say("order.now.joined", { at: clockTime(now.joined_at) }));
+}
 
 const entry = (classes, id, ...parts) => h("li", { class: `entry ${classes}`, "data-id": id }, ...parts);
 
@@ -80,6 +116,7 @@ export function orderEntry(order, { siteName, selected }, select) {
       ),
     ),
     h("p", { class: "why" }, whyText(order.reason, order.confirmation)),
+    order.now && h("p", { class: order.now.stands ? "now" : "now over" }, nowText(order.now)),
     h(
       "p",
       { class: "muted" },
@@ -112,6 +149,7 @@ export function heldEntry(alert, { siteName }, dispatch) {
     h("p", { class: "why" }, whyText(alert.reason, alert.decision)),
     h("p", { class: "muted" }, [siteName(alert.site), alert.device].filter(Boolean).join(" · ")),
     !alert.work_order &&
+      alert.severity !== "info" &&
       h(
         "div",
         { class: "line" },

@@ -1,7 +1,7 @@
 // The head of the page: whose district, what time, is the page live, and does the ledger close.
 
 import { h } from "./dom.js";
-import { age, cityNow, citySpeed, dayOf, number, pick, say, timeOfDay } from "./text.js";
+import { age, cityNow, citySpeed, dayOf, hourMinute, number, pick, say, timeOfDay } from "./text.js";
 
 const total = (dropped) =>
   typeof dropped === "number" ? dropped : Object.values(dropped ?? {}).reduce((sum, n) => sum + n, 0);
@@ -25,6 +25,7 @@ export function verdict(balance, nameOf) {
       say(`balance.${gateway.state}`, {
         gateway: nameOf(gateway.id),
         in_flight: number(gateway.in_flight ?? 0, 0),
+        at: gateway.last_seen_at && hourMinute(Date.parse(gateway.last_seen_at)),
       }),
     );
     return { colour: "amber", text: told.join("; ") };
@@ -45,10 +46,12 @@ export function balanceLine(balance, district) {
       { class: "term" },
       h("span", { class: "muted" }, say(`balance.${name}`)),
       " ",
-      h("b", null, number(value ?? 0, 0)),
+      h("b", null, typeof value === "string" ? value : number(value ?? 0, 0)),
     );
   const sign = (mark) => h("span", { class: "sign" }, mark);
   const sum = balance?.total;
+  // A silent gateway goes on filling its outbox, and nobody here can see it.
+  const inFlight = balance?.gateways.some((gateway) => gateway.state === "silent") ? "?" : sum?.in_flight;
   return h(
     "div",
     { class: `balance ${colour}`, "data-colour": colour, "data-key": "balance" },
@@ -69,7 +72,7 @@ export function balanceLine(balance, district) {
           sign("+"),
           term("filtered", sum.filtered),
         ],
-        [sign("+"), term("dropped", total(sum.dropped)), sign("+"), term("in_flight", sum.in_flight)],
+        [sign("+"), term("dropped", total(sum.dropped)), sign("+"), term("in_flight", inFlight)],
       ),
     h(
       "span",

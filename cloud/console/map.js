@@ -1,7 +1,7 @@
 // The district from its own shapes: roads, sites, devices. Positions are WGS 84; no tiles, no network.
 
 import { svg } from "./dom.js";
-import { pick, quantity, say, word } from "./text.js";
+import { hourMinute, pick, quantity, say, staleText, word } from "./text.js";
 
 const METRES_PER_DEGREE = 111320;
 const CLOSE_UP = 440; // metres across, when one order is in hand
@@ -19,7 +19,7 @@ const SHAPES = {
 export const symbol = (device) =>
   svg(
     "g",
-    { class: `symbol ${device.state}` },
+    { class: `symbol ${device.state}${device.silence ? " stale" : ""}` },
     svg("g", { class: "shape" }, (SHAPES[device.kind] ?? SHAPES.manhole_monitor)()),
     device.state === "alert" && svg("circle", { class: "ring", r: 11 }),
     device.state === "fault" && svg("path", { class: "cross", d: "M-8 -8L8 8M8 -8L-8 8" }),
@@ -122,11 +122,14 @@ function place(site, facts, { at }, act) {
   const { left, right, top, bottom } = extent(ring);
   const x = (left + right) / 2;
   const flood = facts.flooded && say("map.flooded", { depth: facts.depth === null ? "" : quantity(facts.depth, "m") });
-  const state = [flood, facts.closed && say("map.closed")].filter(Boolean).join(" · ");
+  const since = facts.silence?.since;
+  const stale = facts.silence && say("map.stale", { at: since && hourMinute(Date.parse(since)) });
+  const state = [flood, stale, facts.closed && say("map.closed")].filter(Boolean).join(" · ");
   const classes = [
     "site",
     site.kind,
     facts.flooded && "flooded",
+    facts.silence && "stale",
     facts.closed && "closed",
     facts.selected && "selected",
   ];
@@ -157,7 +160,7 @@ function scaleBar(scale, height) {
 }
 
 /**
- * Draw the district. `facts(site)` tells `{flooded, depth, closed, selected}` of a site; with one selected, the drawing is
+ * Draw the district. `facts(site)` tells `{flooded, depth, silence, closed, selected}` of a site; with one selected, the drawing is
  * a close-up of it. `on.site(id)` and `on.device(id)` are called when one is pressed.
  */
 export function drawMap({ district, devices, facts, selectedDevice, width, height }, on) {
@@ -194,7 +197,7 @@ export function drawMap({ district, devices, facts, selectedDevice, width, heigh
       .map((device) => {
         const size = device.state === "ok" ? Math.min(1, Math.max(0.6, view.scale * 2.9)) : 1;
         const [x, y] = view.at([device.lon, device.lat]);
-        const label = `${device.id}, ${word("kind", device.kind)}, ${say(`devices.${device.state}`)}`;
+        const label = `${device.id}, ${word("kind", device.kind)}, ${say(`devices.${device.state}`)}${device.silence ? `, ${staleText(device.silence)}` : ""}`;
         return pressable(
           {
             class: device.id === selectedDevice ? "device selected" : "device",

@@ -56,10 +56,11 @@ export const timeOfDay = shown({ hour: "2-digit", minute: "2-digit", second: "2-
 export const hourMinute = shown({ hour: "2-digit", minute: "2-digit" });
 export const dayOf = shown({ year: "numeric", month: "short", day: "numeric", weekday: "short" });
 
-export function duration(seconds) {
+/** A length of time in words; `finer` adds decimals to its seconds or minutes. */
+export function duration(seconds, finer = 0) {
   const s = Math.max(0, seconds);
-  if (s < 120) return say("unit.s", { n: number(s, s < 10 ? 1 : 0) });
-  if (s < 7200) return say("unit.min", { n: number(s / 60, s % 60 && s < 600 ? 1 : 0) });
+  if (s < 120) return say("unit.s", { n: number(s, (s < 10 ? 1 : 0) + finer) });
+  if (s < 7200) return say("unit.min", { n: number(s / 60, (s % 60 && s < 600 ? 1 : 0) + finer) });
   if (s > 172800) return say("unit.d", { n: number(s / 86400, 1) });
   const minutes = Math.round((s % 3600) / 60) % 60;
   const hours = Math.round((s - minutes * 60) / 3600);
@@ -71,6 +72,9 @@ export function age(at) {
   const whole = seconds < 120 ? seconds : seconds - (seconds % 60);
   return seconds < 5 ? say("unit.now") : say("unit.ago", { age: duration(whole) });
 }
+
+/** What is said of a device whose gateway is silent (`{since}`): its state and readings are the last ones known. */
+export const staleText = ({ since }) => say("devices.stale", { at: since && hourMinute(Date.parse(since)) });
 
 /** A countdown, `h:mm:ss`. */
 export function countdown(seconds) {
@@ -96,11 +100,12 @@ const DIGITS = {
   "%LEL": [1, 0],
 };
 
-/** A value with its unit (UCUM/SenML symbol); seconds become a duration. */
-export function quantity(value, unit = "") {
+/** A value with its unit (UCUM/SenML symbol), with `finer` more decimals than usual; seconds become a duration. */
+export function quantity(value, unit = "", finer = 0) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  if (unit === "s") return duration(value);
-  const digits = number(value, ...(DIGITS[unit] ?? [2, 0]));
+  if (unit === "s") return duration(value, finer);
+  const [most, least] = DIGITS[unit] ?? [2, 0];
+  const digits = number(value, most + finer, least);
   if (unit === "deg") return `${digits}°`;
   return unit === "" || unit === "1" || unit === "count" ? digits : `${digits} ${unit}`;
 }
@@ -119,13 +124,20 @@ function parsed(column) {
 /** The name of a column such as `level` or `rate(level, 5min)`. */
 export const columnName = (column) => parsed(column).name;
 
+/** A value as a reason tells it: with as many decimals as it takes to differ from its limit, as the value does. */
+function besideLimit(value, limit, unit) {
+  const same = (text) => limit !== undefined && value !== limit && text === quantity(limit, unit);
+  return [0, 1, 2, 3].map((finer) => quantity(value, unit, finer)).find((text) => !same(text)) ?? quantity(value, unit);
+}
+
 function spoken(kind, code, reason, more) {
   const { detector, metric, name } = parsed(reason?.column ?? "");
   const unit = detector === "unchanged" ? "s" : (reason?.unit ?? "");
   const values = { column: name, metric: word("metric", metric) };
-  for (const [key, value] of Object.entries({ ...reason?.numbers, ...more })) {
+  const numbers = { ...reason?.numbers, ...more };
+  for (const [key, value] of Object.entries(numbers)) {
     if (typeof value !== "number") values[key] = value;
-    else if (["value", "limit", "extreme"].includes(key)) values[key] = quantity(value, unit);
+    else if (["value", "limit", "extreme"].includes(key)) values[key] = besideLimit(value, numbers.limit, unit);
     else if (key.endsWith("_s")) values[key] = value > 0 ? duration(value) : "";
     else values[key] = quantity(value, key.endsWith("_m") ? "m" : "");
   }

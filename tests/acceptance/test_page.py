@@ -63,11 +63,12 @@ def opened(
     silent: bool = True,
     phone: bool = False,
     demo: bool = True,
+    lan: bool = True,
 ) -> Iterator[Desk]:
     """Open a page over a fresh recording; ``silent`` says that it must not complain on the console."""
     street = Street()
     size = {"width": 390, "height": 844} if phone else {"width": 1440, "height": 900}
-    with served(street, demo=demo) as (address, stream):
+    with served(street, demo=demo, lan=lan) as (address, stream):
         context = browser.new_context(viewport=size, locale=language)  # type: ignore[arg-type]
         context.set_default_timeout(10_000)
         desk = Desk(context, address, street, stream)
@@ -139,6 +140,10 @@ def test_a_cause_is_sent_with_a_misfire_only(browser: Browser) -> None:
         head = desk.page.locator("#order-head")
         head.get_by_role("button", name="Verify").click()
         expect(head.get_by_label("Cause of the misfire")).to_be_hidden()
+        expect(head.locator(":checked[type=radio]")).to_have_count(0)
+        head.get_by_role("button", name="Confirm: Verify").click()
+        expect(head.get_by_role("button", name="Confirm: Verify")).to_be_visible()  # nobody judged yet
+        head.get_by_label("confirmed").check()
         head.get_by_role("button", name="Confirm: Verify").click()
         expect(head.get_by_role("button", name="Close the order")).to_be_visible()
         assert desk.street.orders["order-1"]["outcome"] == "confirmed"
@@ -173,21 +178,74 @@ def test_a_held_back_alert_is_dispatched_with_its_reason(browser: Browser) -> No
         expect(page.locator("#order-body .trail")).to_contain_text("a caller saw it open")
 
 
+def test_information_is_not_dispatched_and_a_value_differs_from_its_limit(browser: Browser) -> None:
+    with opened(browser) as desk:
+        desk.street.alerts["rain"]["reason"]["numbers"] |= {"value": 20.3, "limit": 20}
+        desk.page.reload()
+        rain = entry(desk.page, "held", "rain")
+        expect(rain.locator(".why")).to_contain_text("20.3 mm/h above 20 mm/h")
+        expect(rain.get_by_role("button")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ["now: close to traffic", "now: slow down", "another alert joined at 03:20", "cleared at 03:58"]),
+        ("zh-CN", ["现为：封交", "现为：慢行", "03:20 又有报警并入", "已于 03:58 恢复"]),
+    ],
+)
+def test_an_order_says_what_is_true_now(browser: Browser, language: str, said: list[str]) -> None:
+    with opened(browser, language) as desk:
+        now = entry(desk.page, "dispatched", "order-1").locator(".now")
+        expect(now).to_have_text(said[0])
+        expect(desk.page.locator("#link")).to_have_class("link live")
+        flood, order = desk.street.alerts["flood"], desk.street.orders["order-1"]
+        slow = {"zh": "慢行", "en": "slow down"}
+        flood |= {"phase": "updated", "level": "slow", "level_title": slow, "severity": "III"}
+        joined = {"code": "joined_incident", "decided_at": "2026-06-18T19:20:00.000+00:00"}
+        second = flood | {"id": "again", "severity": "IV", "decision": flood["decision"] | joined}
+        desk.street.alerts["again"] = second
+        order["alerts"] = ["flood", "again"]
+        desk.stream.tell(("alert", "flood"), ("work_order", "order-1"))
+        expect(now).to_contain_text(said[1])
+        expect(now).to_contain_text(said[2])
+        for alert, at in ((flood, "19:50"), (second, "19:58")):
+            alert |= {"phase": "cleared", "cleared_at": f"2026-06-18T{at}:00.000+00:00"}
+        desk.stream.tell(("alert", "flood"))
+        expect(now).to_contain_text(said[3])
+
+
+def test_what_stands_behind_a_silent_gateway_is_marked_as_the_last_known(browser: Browser) -> None:
+    with opened(browser) as desk:
+        expect(desk.page.locator("#link")).to_have_text("Live")
+        desk.street.balance["gateways"][0]["state"] = "silent"
+        desk.stream.tell(("balance", "gw-north"))
+        expect(desk.page.locator(".site.flooded.stale .site-state")).to_have_text(
+            "flooded 0.27 m · stale, as of 03:10 · closure called for"
+        )
+        expect(desk.page.locator('.map [data-device="level-n1"] .symbol.stale')).to_have_count(1)
+        now = entry(desk.page, "dispatched", "order-1").locator(".now")
+        expect(now).to_have_text("last known: close to traffic, no news since 03:10")
+
+
 def test_the_balance_turns_amber_while_a_gateway_is_silent_and_green_again(browser: Browser) -> None:
     with opened(browser) as desk:
         line, balance = desk.page.locator(".balance"), desk.street.balance
         expect(line).to_have_attribute("data-colour", "green")
-        expect(line).to_contain_text("Closes · 0 lost")
+        expect(line).to_contain_text("Balanced · 0 lost")
         balance["closes"] = False
-        balance["gateways"][1] |= {"state": "silent", "in_flight": 1412}
+        balance["gateways"][1] |= {"state": "silent", "in_flight": 0}
         desk.stream.tell(("balance", "gw-south"))
         expect(line).to_have_attribute("data-colour", "amber")
-        expect(line).to_contain_text("South cabinet is silent · 1,412 samples in its outbox")
+        expect(line).to_contain_text("South cabinet silent since 03:10; what it holds is not known")
+        expect(line).to_contain_text("in flight ?")
+        expect(entry(desk.page, "devices", "cover-s2").locator(".state")).to_have_text("ok · no news since 03:10")
+        expect(entry(desk.page, "devices", "level-n1").locator(".state")).to_have_text("alert")
         balance["closes"] = True
         balance["gateways"][1] |= {"state": "online", "in_flight": 3}
         desk.stream.tell(("balance", "gw-south"))
         expect(line).to_have_attribute("data-colour", "green")
-        expect(line).to_contain_text("Closes · 0 lost")
+        expect(line).to_contain_text("Balanced · 0 lost")
 
 
 def test_what_the_stream_tells_appears_without_a_reload_and_leaves_a_form_alone(browser: Browser) -> None:
@@ -204,7 +262,7 @@ def test_what_the_stream_tells_appears_without_a_reload_and_leaves_a_form_alone(
         desk.street.orders["order-1"]["closure"]["lifted_at"] = "2026-06-18T19:40:00.000+00:00"
         desk.stream.tell(("alert", "second"), ("work_order", "order-1"))
         expect(entry(page, "held", "second")).to_contain_text("cover-s1")
-        expect(page.locator("#order-body")).to_contain_text("reopened at 03:40")
+        expect(page.locator("#order-body")).to_contain_text("no longer called for since 03:40")
         expect(page.get_by_label("Note (optional)")).to_have_value("half a sentence")
         assert page.evaluate("window.here") is True
 
@@ -235,7 +293,7 @@ def test_a_lost_connection_is_shown_and_taken_up_again(browser: Browser) -> None
 def test_devices_show_a_rate_only_from_five_outcomes(browser: Browser) -> None:
     with opened(browser) as desk:
         expect(entry(desk.page, "devices", "camera-s1")).to_contain_text("misfires 30 % (10 %–58 %, n = 10)")
-        expect(entry(desk.page, "devices", "cover-s2")).to_contain_text("misfires: n = 3, too few")
+        expect(entry(desk.page, "devices", "cover-s2")).to_contain_text("outcomes: 3, misfires: 0; a rate from 5")
 
 
 def test_a_device_on_the_map_selects_its_row_by_mouse_and_by_key(browser: Browser) -> None:
@@ -252,13 +310,25 @@ def test_a_device_on_the_map_selects_its_row_by_mouse_and_by_key(browser: Browse
 def test_the_demonstration_panel_acts_and_shows_the_crews_code(browser: Browser) -> None:
     with opened(browser) as desk:
         panel = desk.page.get_by_role("region", name="Come and fool it")
+        desk.street.demo[0]["target"] = "cover-n2"
+        cable = next(each for each in desk.street.demo if each["id"] == "cable")
+        cable["target"] = "gw-north"
         panel.get_by_role("button", name="A truck over a cover").click()
+        expect(panel.locator('[data-demo="truck"] .target')).to_have_text("cover-n2")
+        expect(panel.locator('[data-demo="cable"] .target')).to_have_text("North cabinet")
         expect(panel.get_by_role("status")).to_contain_text("Started: A truck over a cover · truck lasts 20 s")
         assert desk.street.started == ["truck"]
         panel.get_by_role("button", name="Be the crew on your phone").click()
         code = desk.page.get_by_role("dialog").locator("img")
         expect(code).to_be_visible()
         assert code.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 0
+
+
+def test_without_a_crews_page_nobody_asks_for_its_code(browser: Browser) -> None:
+    with opened(browser, lan=False) as desk:
+        panel = desk.page.get_by_role("region", name="Come and fool it")
+        expect(panel.get_by_role("button", name="A truck over a cover")).to_be_visible()
+        expect(panel.get_by_role("button", name="Be the crew on your phone")).to_have_count(0)
 
 
 def test_without_a_demonstration_there_is_no_panel(browser: Browser) -> None:
