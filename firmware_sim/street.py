@@ -93,7 +93,7 @@ CABLE = Action(
     None,
     Text(
         "二十秒后插回；数据对账先转黄再归零。",
-        "It is put back after twenty seconds: the balance goes amber, then closes.",
+        "It is put back after twenty seconds: the line goes amber, then balances with 0 lost.",
     ),
 )
 _BUSY = Text("此刻没有合适的对象，请稍后再试。", "Nothing fits at this moment; try again in a while.")

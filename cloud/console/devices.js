@@ -54,15 +54,12 @@ export function deviceRow(device, { selected, siteName }, select) {
         symbol(device),
       ),
       h("span", { class: "row-title" }, device.id, h("span", { class: "muted" }, ` ${word("kind", device.kind)}`)),
-      h(
-        "span",
-        { class: `state ${device.state}` },
-        [say(`devices.${device.state}`), device.silence && staleText(device.silence)].filter(Boolean).join(" · "),
-      ),
+      h("span", { class: `state ${device.state}` }, say(`devices.${device.state}`)),
       h(
         "span",
         { class: "readings" },
         telling.map((metric) => reading(metric, device.latest[metric])).join(" · ") || say("devices.never"),
+        device.silence && ` · ${staleText(device.silence)}`,
       ),
       h("span", { class: "misfire muted" }, misfireText(device)),
     ),

@@ -239,8 +239,8 @@ def test_the_balance_turns_amber_while_a_gateway_is_silent_and_green_again(brows
         expect(line).to_have_attribute("data-colour", "amber")
         expect(line).to_contain_text("South cabinet silent since 03:10; what it holds is not known")
         expect(line).to_contain_text("in flight ?")
-        expect(entry(desk.page, "devices", "cover-s2").locator(".state")).to_have_text("ok · no news since 03:10")
-        expect(entry(desk.page, "devices", "level-n1").locator(".state")).to_have_text("alert")
+        expect(entry(desk.page, "devices", "cover-s2")).to_contain_text("no news since 03:10")
+        expect(entry(desk.page, "devices", "level-n1")).not_to_contain_text("no news")
         balance["closes"] = True
         balance["gateways"][1] |= {"state": "online", "in_flight": 3}
         desk.stream.tell(("balance", "gw-south"))
@@ -293,7 +293,7 @@ def test_a_lost_connection_is_shown_and_taken_up_again(browser: Browser) -> None
 def test_devices_show_a_rate_only_from_five_outcomes(browser: Browser) -> None:
     with opened(browser) as desk:
         expect(entry(desk.page, "devices", "camera-s1")).to_contain_text("misfires 30 % (10 %–58 %, n = 10)")
-        expect(entry(desk.page, "devices", "cover-s2")).to_contain_text("outcomes: 3, misfires: 0; a rate from 5")
+        expect(entry(desk.page, "devices", "cover-s2")).to_contain_text("outcomes: 3, misfires: 1; a rate from 5")
 
 
 def test_a_device_on_the_map_selects_its_row_by_mouse_and_by_key(browser: Browser) -> None:
