@@ -221,7 +221,7 @@ def test_what_stands_behind_a_silent_gateway_is_marked_as_the_last_known(browser
         desk.street.balance["gateways"][0]["state"] = "silent"
         desk.stream.tell(("balance", "gw-north"))
         expect(desk.page.locator(".site.flooded.stale .site-state")).to_have_text(
-            "flooded 0.27 m · stale, as of 03:10 · closure called for"
+            "flooded 0.27 m · stale, as of 03:10 · to be closed"
         )
         expect(desk.page.locator('.map [data-device="level-n1"] .symbol.stale')).to_have_count(1)
         now = entry(desk.page, "dispatched", "order-1").locator(".now")
