@@ -88,7 +88,7 @@ class Desk:
         while True:
             self._woken.clear()
             try:
-                deadline = await self._keep(store)
+                deadline = await self.keep(store)
             except OperationalError as error:
                 self._counted.add("desk_deadline_retries_total")
                 if delay == RETRY_S:  # told once an outage
@@ -104,8 +104,8 @@ class Desk:
             except TimeoutError:
                 continue
 
-    async def _keep(self, store: Store) -> int | None:
-        """Decide what is due, if anything is; the deadline that comes next."""
+    async def keep(self, store: Store) -> int | None:
+        """Decide what is due, if anything is; the deadline that comes next (city UTC ns)."""
         deadline = await store.read(_next_deadline)
         if deadline is None or deadline > self._clock.now():
             return deadline

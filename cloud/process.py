@@ -12,13 +12,10 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from cloud.api.app import create_app, create_crew_app
-from cloud.balance import Balance
+from cloud.api.app import create_crew_app
 from cloud.config import Config, load_config
-from cloud.desk import Desk
-from cloud.events import Events
-from cloud.ingest import ALERT_TOPICS, SAMPLE_TOPICS, Ingest
-from cloud.points import PointTables
+from cloud.ingest import ALERT_TOPICS, SAMPLE_TOPICS
+from cloud.parts import put_together
 from cloud.registry import Registry
 from cloud.store import Store
 from cloud.timeseries.port import Retry, TimeSeries
@@ -51,33 +48,15 @@ async def run(config: Config, extend: Callable[[FastAPI], None] | None = None) -
     registry = Registry(config.load_district(), config.load_rules())
     data = Path(config.data)
     await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
-    counted, clock = Counted(), config.clock
+    counted = Counted()
     async with (
         Store(data / "cloud.sqlite") as store,
         _timeseries(config.timeseries or f"duckdb://{data / 'samples.duckdb'}", store) as timeseries,
         Session(config.broker, "streetwarden-cloud-alerts", ALERT_TOPICS, counted=counted) as alerts,
         Session(config.broker, "streetwarden-cloud-samples", SAMPLE_TOPICS, counted=counted) as samples,
     ):
-        events, points = Events(store), PointTables(store)
-        await points.load()
-        gateways = {gateway.id for gateway in registry.district.gateway}
-        balance = Balance(store, events, gateways, clock)
-        await balance.load(timeseries)
-        desk = Desk(registry, events, clock, counted)
-        ingest = Ingest(alerts, samples, store, timeseries, desk, points, balance, gateways, clock, counted)
-        app = create_app(
-            desk,
-            store,
-            events,
-            balance,
-            timeseries,
-            points,
-            registry,
-            clock,
-            counted,
-            ingest.troubles,
-            config.http.host,
-        )
+        parts = await put_together(registry, store, timeseries, (alerts, samples), config.clock, counted)
+        app = parts.app(config.http.host)
         if extend is not None:
             extend(app)
         servers = [_server(app, config.http.host, config.http.port)]
@@ -86,9 +65,9 @@ async def run(config: Config, extend: Callable[[FastAPI], None] | None = None) -
             servers.append(_server(crew_app, config.lan.host, config.lan.port))
         async with asyncio.TaskGroup() as group:
             working = [
-                group.create_task(ingest.run(), name="ingest"),
-                group.create_task(balance.run(), name="balance"),
-                group.create_task(desk.run(store), name="deadlines"),
+                group.create_task(parts.ingest.run(), name="ingest"),
+                group.create_task(parts.balance.run(), name="balance"),
+                group.create_task(parts.desk.run(store), name="deadlines"),
             ]
             for server in servers:
                 group.create_task(server.serve(), name=f"server on port {server.config.port}")

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -146,16 +146,13 @@ class Agent:
         watermark = self._clock.now() - int(SLACK_S * self._clock.speed * NANOSECONDS)
         on_change = self._heard_until(watermark)  # asked before draining: what has been heard by then is here after it
         readings = await self._drain()
-        block = _block(readings)
-        transitions = self._engine.evaluate(block) if readings else []
-        if promises and self._intake.empty():  # else something older than the watermark still waits: no promise yet
-            transitions += self._engine.advance(watermark, on_change)
-        kept = block.take(self._filter.keep(block))
-        state = self._state_if_due(bool(transitions))
-        if not readings and not transitions and state is None:
+        promised = promises and self._intake.empty()  # else something older than the watermark still waits
+        tick = judge(self._engine, self._filter, block_of(readings), (watermark, on_change) if promised else None)
+        state = self._state_if_due(bool(tick.transitions))
+        if not readings and not tick.transitions and state is None:
             return
         messages = tuple(reading.message for reading in readings if reading.message is not None)
-        await self._until_appended(Tick(len(block), len(block) - len(kept), kept, transitions, state, messages))
+        await self._until_appended(replace(tick, engine_state=state, messages=messages))
         for reading in readings:
             if reading.settle is not None:
                 reading.settle()
@@ -191,7 +188,20 @@ class Agent:
                 return
 
 
-def _block(readings: list[Reading]) -> Block:
+def judge(engine: Judge, keep: Filter, block: Block, promise: tuple[int, int] | None) -> Tick:
+    """Judge a block of whole readings and filter it; what became of it, to be made durable.
+
+    ``promise`` are the watermarks (UTC ns) of polled devices and of those that report on change.
+    """
+    transitions = engine.evaluate(block) if len(block) else []
+    if promise is not None:
+        transitions += engine.advance(*promise)
+    kept = block.take(keep.keep(block))
+    return Tick(len(block), len(block) - len(kept), kept, transitions, None)
+
+
+def block_of(readings: Sequence[Reading]) -> Block:
+    """Put readings together, in their order."""
     if not readings:
         return Block.empty()
     sizes = [len(reading.point) for reading in readings]

@@ -1,7 +1,6 @@
 """Devices as they are installed: each with its profile and its rows in the gateway's point table."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge.agent import Reading
 from edge.filter import Filter
-from edge.profile import INSTALL, Derived, Profile
+from edge.profile import INSTALL, Profile
 from rules.declared import Refused, nearest
 from rules.district import Device, District
 from rules.samples import BAD, POINT, QUALITY, VALUE, Point, PointTable, Quality
@@ -35,42 +34,64 @@ class Installed:
 
         A NaN in ``value`` means that the quantity was not told; what derives from it is not there either.
         """
-        every = list(zip(value.tolist(), quality.tolist(), strict=True))
-        known = {quantity.metric: sample for quantity, sample in zip(self.profile.measured, every, strict=True)}
-        for derived in self.profile.derived:
-            known[derived.metric] = self._derive(derived, known)
-        values, qualities = np.array(list(known.values()), VALUE).T
+        values, qualities = derive(self.profile, self.device.install, value, quality)
         there = ~np.isnan(values)
-        return Reading(self.rows[there], taken_at, values[there], qualities[there].astype(QUALITY), settle)
+        return Reading(self.rows[there], taken_at, values[there], qualities[there], settle)
 
     def bad(self, taken_at: int, cause: Quality) -> Reading:
         """Say of all quantities that there is no value, and why."""
         count = len(self.rows)
         return Reading(self.rows, taken_at, np.zeros(count, VALUE), np.full(count, cause, QUALITY))
 
-    def _derive(self, derived: Derived, known: Mapping[str, tuple[float, int]]) -> tuple[float, int]:
+    @property
+    def interval_s(self) -> float:
+        """How often it is read or reports, seconds."""
+        return self.device.interval_s or self.profile.profile.interval_s
+
+
+def derive(
+    profile: Profile,
+    install: Mapping[str, float | NDArray[np.float64]],
+    value: NDArray[np.float64],
+    quality: NDArray[np.uint8],
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Add the derived quantities to the measured ones: ``[..., measured]`` becomes ``[..., quantities]``.
+
+    ``install`` holds one number, or one for each reading. NaN is what was not told; what derives from a sample of bad
+    quality is as bad, and 0.0.
+    """
+    shape = (*value.shape[:-1], len(profile.quantities))
+    values, qualities = np.empty(shape, VALUE), np.empty(shape, QUALITY)
+    measured = value.shape[-1]
+    values[..., :measured], qualities[..., :measured] = value, quality
+    column = {quantity.metric: index for index, quantity in enumerate(profile.quantities)}
+    for index, derived in enumerate(profile.derived, measured):
         terms = [
-            (self.device.install[term.removeprefix(INSTALL)], 0) if term.startswith(INSTALL) else known[term]
+            install[term.removeprefix(INSTALL)] if term.startswith(INSTALL) else values[..., column[term]]
             for term in derived.of
         ]
-        values = [value for value, _ in terms]
-        quality = max(quality for _, quality in terms)
-        if quality >= BAD and not any(map(math.isnan, values)):
-            return 0.0, quality
-        return _compute(derived.how, values) * derived.scale, quality
+        of = [qualities[..., column[term]] for term in derived.of if not term.startswith(INSTALL)]
+        worst = qualities[..., index] = np.maximum.reduce(of)
+        made = _compute(derived.how, terms) * derived.scale
+        untold = np.logical_or.reduce([np.isnan(term) for term in terms])
+        values[..., index] = np.where((worst >= BAD) & ~untold, 0.0, made)
+    return values, qualities
 
 
-def _compute(how: str, terms: list[float]) -> float:
+def _compute(how: str, terms: Sequence[float | NDArray[np.float64]]) -> NDArray[np.float64]:
     match how, terms:
         case "minus", [a, b]:
-            return a - b
+            return np.subtract(a, b)
         case "difference", [a, b]:
-            return abs(a - b)
+            apart: NDArray[np.float64] = np.abs(np.subtract(a, b))
+            return apart
         case "hypot", [a, b, c, d]:
-            return math.hypot(a - b, c - d)
+            return np.hypot(np.subtract(a, b), np.subtract(c, d))
         case _:
-            divisor = math.prod(terms[1:])
-            return terms[0] / divisor if divisor else math.nan
+            divisor = np.asarray(np.prod(np.broadcast_arrays(*terms[1:]), axis=0))
+            ratio = np.full(np.broadcast(terms[0], divisor).shape, np.nan)
+            np.divide(terms[0], divisor, out=ratio, where=divisor != 0)
+            return ratio
 
 
 def installed(district: District, gateway: str, profiles: Mapping[str, Profile]) -> tuple[Installed, ...]:
@@ -96,7 +117,7 @@ def table_of(district: District, gateway: str, profiles: Mapping[str, Profile]) 
                 place.device.kind,
                 quantity.metric,
                 quantity.unit,
-                place.profile.profile.interval_s,
+                place.interval_s,
                 place.profile.profile.reports_on_change,
             )
             for place in installed(district, gateway, profiles)

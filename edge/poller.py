@@ -1,20 +1,17 @@
 """Polls the devices of one bus on an absolute schedule; a dead one costs its neighbours one time-out at most."""
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from edge.agent import Reading
-from edge.codec import Codec
 from edge.drivers.modbus import Connection, Declined, Failed, Garbled, Unreachable
 from edge.installed import Installed
-from edge.plan import plan
-from edge.profile import Profile
+from edge.reads import Reads
 from rules.district import Modbus
-from rules.samples import QUALITY, VALUE, Quality
+from rules.samples import Quality
 from wire.clock import NANOSECONDS, Clock
 from wire.counted import Counted
 
@@ -62,9 +59,9 @@ class ModbusBus:
         self._counted = counted or Counted()
         self._timeout_s = timeout_s
         self._log = log.bind(bus=name)
-        reads: dict[str, _Reads] = {}
+        reads: dict[str, Reads] = {}
         self._polled = [
-            _Polled(place, reads.setdefault(place.profile.id, _Reads(place.profile)))
+            _Polled(place, reads.setdefault(place.profile.id, Reads(place.profile)))
             for place in places
             if isinstance(place.device.wire, Modbus)
         ]
@@ -114,8 +111,8 @@ class ModbusBus:
                 self._log.info("device is back", device=polled.place.device.id, failed_polls=polled.failures)
             polled.failures = 0
             self._schedule(polled, taken_at)
-            value, quality = polled.reads.decode(replies)
-            await put(polled.place.reading(taken_at, value, quality))
+            value, quality = polled.reads.decode([np.frombuffer(reply, np.uint8)[None] for reply in replies])
+            await put(polled.place.reading(taken_at, value[0], quality[0]))
         if was_down:
             self._probed_at = self._clock.now()
 
@@ -152,31 +149,15 @@ class ModbusBus:
                 self._counted.add("edge_polls_skipped_total", passed)
 
 
-class _Reads:
-    """What one profile needs of the bus, shared by its devices."""
-
-    def __init__(self, profile: Profile) -> None:
-        self.requests = plan(profile.point, profile.limits)
-        self._codecs = [Codec(profile.point, request) for request in self.requests]
-        self._width = len(profile.point)
-
-    def decode(self, replies: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        value, quality = np.zeros(self._width, VALUE), np.zeros(self._width, QUALITY)
-        for request, codec, reply in zip(self.requests, self._codecs, replies, strict=True):
-            values, qualities = codec.decode(np.frombuffer(reply, np.uint8)[None])
-            value[list(request.points)], quality[list(request.points)] = values[0], qualities[0]
-        return value, quality
-
-
 class _Polled:
     """One device's place in the schedule; times are UTC nanoseconds of the city."""
 
-    def __init__(self, place: Installed, reads: _Reads) -> None:
+    def __init__(self, place: Installed, reads: Reads) -> None:
         assert isinstance(place.device.wire, Modbus)  # noqa: S101 - chosen so
         self.place = place
         self.reads = reads
         self.unit = place.device.wire.unit
-        self.interval = int(place.profile.profile.interval_s * NANOSECONDS)
+        self.interval = int(place.interval_s * NANOSECONDS)
         self.due = 0
         self.failures = 0
         self.told_at = 0

@@ -178,12 +178,12 @@ class Rows:
             self.batches, self.samples, self.size = before
             raise
 
-    def report(self) -> Report:
-        """Say what waits and what became of the rest, of one instant."""
+    def report(self, since: int | None = None) -> Report:
+        """Say what waits and what became of the rest, of one instant: of the last hours, or ``since`` (UTC ns)."""
         found = self._execute(
             "SELECT hour, acquired, filtered, sent, dropped FROM tally"
             " WHERE changed_at >= ? OR hour IN (SELECT hour FROM batch) ORDER BY hour",
-            self._clock.now() - TALLY_TOLD,
+            self._clock.now() - TALLY_TOLD if since is None else since,
         )
         tallies = tuple(
             Tally(hour, acquired, filtered, sent, msgspec.json.decode(dropped, type=dict[str, int]))

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 
 from cloud.timeseries.newest import Newest
-from cloud.timeseries.port import Retry, Sample, SampleBatch, Series
+from cloud.timeseries.port import Retry, Sample, SampleBatch, Series, Stored
 from cloud.timeseries.series import SeriesNumbers
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ _READ = """
 SELECT taken_at, value, quality FROM sample
 WHERE series = ? AND taken_at >= ? AND taken_at < ? ORDER BY taken_at
 """
+_SCAN = "SELECT series, taken_at, value, quality FROM sample WHERE taken_at >= ? AND taken_at < ?"
 _NEWEST = """
 SELECT series, max(taken_at) AS taken_at, arg_max(coalesce(value, 'nan'::DOUBLE), taken_at) AS value,
        arg_max(quality, taken_at) AS quality
@@ -69,6 +70,10 @@ class EmbeddedTimeSeries:
         if number is None:
             return Series.empty()
         return await self._on(self._reader, self._read, number, start, stop)
+
+    async def scan(self, start: int, stop: int) -> Stored:
+        """Read every sample with ``start <= taken_at < stop`` (UTC ns) of every point: a span of it at a time."""
+        return await self._on(self._reader, self._scan, start, stop)
 
     async def latest(self, devices: Sequence[str]) -> dict[tuple[str, str], Sample]:
         return {
@@ -151,6 +156,11 @@ class EmbeddedTimeSeries:
 
     def _read(self, number: int, start: int, stop: int) -> Series:
         return _series(self._reading.execute(_READ, [number, start, stop]).fetchnumpy())
+
+    def _scan(self, start: int, stop: int) -> Stored:
+        found = self._reading.execute(_SCAN, [start, stop]).fetchnumpy()
+        series = _series(found)
+        return Stored(self._numbers.names(), found["series"], series.taken_at, series.value, series.quality)
 
     def _committed(self, gateway: str) -> dict[int, int]:
         return dict(self._reading.execute(_COMMITTED, [gateway]).fetchall())

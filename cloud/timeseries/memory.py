@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cloud.timeseries.port import Sample, SampleBatch, Series, finite
+from cloud.timeseries.port import Sample, SampleBatch, Series, Stored, finite
 from rules.samples import Block
 
 
@@ -26,6 +26,18 @@ class MemoryTimeSeries:
         block = block.take((block.taken_at >= start) & (block.taken_at < stop))
         block = block.take(np.argsort(block.taken_at, kind="stable"))
         return Series(block.taken_at, finite(block.value), block.quality)
+
+    async def scan(self, start: int, stop: int) -> Stored:
+        """Read every sample with ``start <= taken_at < stop`` (UTC ns) of every point."""
+        points: dict[tuple[str, str], int] = {}
+        parts: list[Block] = []
+        for batch in self._batches.values():
+            block = batch.block.take((batch.block.taken_at >= start) & (batch.block.taken_at < stop))
+            names = [(point.device, point.metric) for point in batch.table.points]
+            number = np.array([points.setdefault(name, len(points)) for name in names], np.int32)
+            parts.append(Block(number[block.point], block.taken_at, finite(block.value), block.quality))
+        found = Block.concatenate(parts)
+        return Stored(tuple(points), found.point, found.taken_at, found.value, found.quality)
 
     async def latest(self, devices: Sequence[str]) -> dict[tuple[str, str], Sample]:
         named = {

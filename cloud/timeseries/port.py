@@ -67,6 +67,17 @@ class Sample(msgspec.Struct, frozen=True):
     quality: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Samples of many points, in no order: ``point`` indexes ``points``, the pairs of device and metric."""
+
+    points: tuple[tuple[str, str], ...]
+    point: NDArray[np.int32]
+    taken_at: NDArray[np.int64]
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+
+
 class TimeSeries(Protocol):
     """A store of samples. A value that is not finite comes back as NaN; everything else comes back as it was given."""
 

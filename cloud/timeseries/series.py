@@ -22,6 +22,10 @@ class SeriesNumbers:
     def get(self, device: str, metric: str) -> int | None:
         return self._numbers.get((device, metric))
 
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Name every series, by number."""
+        return tuple(self._numbers)
+
     def of_device(self, device: str) -> Sequence[tuple[str, int]]:
         """List the metrics of a device with their numbers."""
         return self._of_devices.get(device, ())
