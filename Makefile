@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
-.PHONY: demo setup test lint bench storm-long kill-long lock clean
+.PHONY: demo setup test lint city city-long city-update city-unseen bench storm-long kill-long lock clean
 .DELETE_ON_ERROR:
 
 demo: setup  # ARGS="--headless --for 90 --report FILE"
@@ -38,6 +38,20 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The labelled city against the bounds in tests/gate/bounds.json; reports into build/city. ARGS="--only storm"
+city: setup
+	@$(BIN)/streetwarden sim gate $(ARGS)
+
+city-long: setup
+	@$(BIN)/streetwarden sim gate --long $(ARGS)
+
+city-update: export BECAUSE := $(BECAUSE)
+city-update: setup  # BECAUSE="why the bounds change"
+	@$(BIN)/streetwarden sim city-update --because "$$BECAUSE" $(ARGS)
+
+city-unseen: setup  # twenty fresh seeds; ARGS="--base 1" for the same ones again
+	@$(BIN)/streetwarden sim city-unseen $(ARGS)
 
 bench: .venv/dev.stamp
 	@set -e; for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each $(ARGS); done

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from rules.declared import Refused, decode
+from rules.declared import Refused, Source, decode, located
 from wire.files import declared_in, read
 
 INSTALL = "install."
@@ -144,6 +144,12 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_profile(text: str, place: str) -> Profile:
     """Read and check one profile; ``Refused`` names the file, the quantity and the key."""
     profile = decode(text, Profile, place)
+    with located(Source(place, text)):
+        _check(profile, place)
+    return profile
+
+
+def _check(profile: Profile, place: str) -> None:
     is_modbus = profile.profile.protocol == "modbus"
     if bool(profile.point) != is_modbus or bool(profile.field) == is_modbus:
         raise Refused(place, "a modbus profile has `[[point]]` tables, any other has `[[field]]` tables")
@@ -151,7 +157,6 @@ def load_profile(text: str, place: str) -> Profile:
         raise Refused(f"{place}: profile.interval_s", "must be above 0")
     _check_names(profile, place)
     _check_overlap(profile.point, place)
-    return profile
 
 
 def load_profiles(folder: Traversable | None = None) -> dict[str, Profile]:

@@ -1,10 +1,11 @@
-"""Between world and register: what an instrument makes of the truth. Noise, resolution, and a clock that may stop."""
+"""Between world and register: what every instrument of a district makes of the truth."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from firmware_sim import noise
+from firmware_sim import chance, measuring, noise
+from firmware_sim.lighting import STANDBY_W
 from firmware_sim.noise import Floats, Times
 from firmware_sim.world import World
 from rules.district import Device
@@ -12,13 +13,20 @@ from wire.clock import NANOSECONDS
 
 Shown = dict[str, Floats]
 
+_BLIND_M = 0.05  # nearer than this a level sensor hears its own pulse
+_RAIN_FULL = 65536  # tenths of a millimetre, in the gauge's one register
+_CELLS = {"tilt": 0.05, "level": 0.003, "ch4": 0.1, "h2s": 0.1, "o2": 0.05}  # deviation of their noise
+_METERS = {"voltage": 0.1, "power": 0.2, "power_factor": 0.004, "leakage": 0.1}
+
 
 class Instruments:
-    """What every device of a district shows, as a pure function of time: its points' values in their units."""
+    """What every device of a district shows, as a pure function of time: its points' values in their units.
+
+    NaN is "no value": a register shows its profile's sentinel for it.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._streams: dict[tuple[str, str], noise.Stream] = {}
         self._kinds: dict[str, Callable[[Device, Times], Shown]] = {
             "level_sensor": self._level,
             "rain_gauge": self._rain,
@@ -29,73 +37,119 @@ class Instruments:
         }
 
     def show(self, device: Device, at: Times) -> Shown:
-        """Tell the values at instants ``at`` (UTC ns), by metric; a frozen instrument shows the instant it froze at."""
-        for event in self.world.of("level_freezes", device.id):
-            frozen = (at >= event.at) & (True if event.until is None else at < event.until)
-            at = np.where(frozen, event.at, at)
-        return self._kinds[device.kind](device, at)
+        """Tell the values at instants ``at`` (UTC ns, shape ``[n]``), by metric ``[n]``.
+
+        A recorded device shows what was recorded of it. With ``unit_code`` and ``decimals`` in its installation, its
+        level is what a transmitter puts out, and both are shown beside it.
+        """
+        shown = self._kinds[device.kind](device, at)
+        recorded = self.world.recordings.get(device.id)
+        if recorded is not None:
+            shown = {metric: recorded.column(metric, at - self.world.start) for metric in shown}
+        if "unit_code" in device.install:
+            code, decimals = (device.install[name] for name in ("unit_code", "decimals"))
+            shown["level"] = measuring.transmitted(shown["level"], int(code), int(decimals))
+            shown |= {"unit_code": np.full(len(at), code), "decimals": np.full(len(at), decimals)}
+        return shown
 
     def _level(self, device: Device, at: Times) -> Shown:
-        depth = self.world.depth_m(device.site, at)
-        flicker = np.floor(5.0 * self._uniform(device, "distance", at)) - 2.0  # ±2 mm: a live sensor never stands still
-        millimetres = np.round((device.install["mounting_height_m"] - depth) * 1000.0) + flicker
-        return {"distance": millimetres / 1000.0}
+        chronicle, name = self.world.chronicle, device.id
+        at = measuring.held(at, chronicle, "level_freezes", name)
+        seen = self.world.water.depth_m(device.site, at)
+        seen = measuring.covered(seen, at, self._stream(name, "debris"), chronicle, name)
+        seen = measuring.drifted(seen, at, chronicle, name)
+        seen = measuring.spiked(seen, at, self._stream(name, "spikes"), chronicle, name)
+        # ±2 mm: a live sensor never stands still.
+        flicker = np.floor(5.0 * noise.uniform(self._stream(name, "distance"), at // NANOSECONDS)) - 2.0
+        metres = (np.round((device.install["mounting_height_m"] - seen) * 1000.0) + flicker) / 1000.0
+        blind = (metres < _BLIND_M) | chronicle.during("level_blind", name, at)
+        return {"distance": np.where(blind, np.nan, metres)}
 
     def _rain(self, device: Device, at: Times) -> Shown:
-        before = noise.between(50.0, 400.0, self.world.seed, device.id, "before")
-        return {"rain_total": np.floor((before + self.world.rain_mm(at)) * 10.0) % 65536 / 10.0}
+        before = chance.between(50.0, 400.0, self.world.seed, device.id, "before")
+        total = measuring.caught(self.world.water.rain_mm, at, self.world.chronicle, device.id)
+        return {"rain_total": np.floor((before + total) * 10.0) % _RAIN_FULL / 10.0}
 
     def _manhole(self, device: Device, at: Times) -> Shown:
-        world, lid = self.world, device.id
-        moved = world.lift_deg(lid, at) + world.swing_deg(lid, at)
+        lid, lids = device.id, self.world.lids
+        tilt, level, ch4, h2s, o2 = self._noise(lid, _CELLS, at)
+        air = self.world.air.shaft(lid, at)
+        lies = lids.lift_deg(lid, at) + lids.swing_deg(lid, at) + lids.settled_deg(lid, at)
         return {
-            "tilt": device.install["background_tilt_deg"] + moved + 0.05 * self._normal(device, "tilt", at),
-            "level": np.maximum(0.0, world.shaft_m(lid, at) + 0.003 * self._normal(device, "level", at)),
-            "ch4": np.maximum(0.0, world.ch4_lel(lid, at) + 0.1 * self._normal(device, "ch4", at)),
-            "h2s": np.maximum(0.0, world.h2s_ppm(lid, at) + 0.1 * self._normal(device, "h2s", at)),
+            "tilt": device.install["background_tilt_deg"] + lies + tilt,
+            "level": np.maximum(0.0, self.world.water.shaft_m(lid, at) + level),
+            "ch4": np.maximum(0.0, measuring.catalytic(air.ch4_lel, air.o2_percent) + ch4),
+            "h2s": np.maximum(0.0, air.h2s_ppm + h2s),
+            "o2": np.maximum(0.0, air.o2_percent + o2),
         }
 
     def _lamp(self, device: Device, at: Times) -> Shown:
-        world = self.world
-        voltage, power = world.voltage_v(device, at), world.power_w(device, at)
-        dead = world.lamp_dead(device.id, at)
-        factor = np.where(dead, 0.42, 0.955) + 0.004 * self._normal(device, "power_factor", at)
+        lamps = self.world.lamps
+        noises = self._noise(device.id, _METERS, at)
+        voltage, power = lamps.voltage_v(device, at), lamps.power_w(device, at)
+        lit = power > 2.0 * STANDBY_W
+        factor = np.where(lit, 0.955, 0.42) + noises[2]
+        live = voltage > 0
         return {
-            "voltage": voltage + 0.1 * self._normal(device, "voltage", at),
-            "current": power / (voltage * factor),
-            "power": power + 0.2 * self._normal(device, "power", at),
+            "voltage": np.maximum(0.0, voltage + noises[0] * live),
+            "current": np.divide(power, voltage * factor, out=np.zeros(len(at)), where=live),
+            "power": power + noises[1] * live,
             "power_factor": factor,
-            "dim_level": world.dim_level(device, at),
-            "lamp_fault": dead.astype(np.float64),
+            "dim_level": lamps.dim_level(device, at),
+            "lamp_fault": lamps.fault_told(device.id, at).astype(np.float64),
+            "leakage": np.maximum(0.0, lamps.leakage_ma(device, at) + noises[3] * live),
         }
 
     def _cover(self, device: Device, at: Times) -> Shown:
         """Angles as an EM310-TILT lying flat gives them: x and y near 0, z near 90; it tips towards one side."""
-        moved = self.world.lift_deg(device.id, at) + self.world.swing_deg(device.id, at)
+        lids, seed = self.world.lids, self.world.seed
+        lies = lids.lift_deg(device.id, at) + lids.swing_deg(device.id, at) + lids.settled_deg(device.id, at)
         # A unit vector without trigonometry: the rational parametrisation of a quarter of the circle.
-        half = noise.draw(self.world.seed, device.id, "side")
+        half = chance.between(0.0, 1.0, seed, device.id, "side")
         x, y = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
         install = device.install
         return {
-            "angle_x": np.round(install["background_x_deg"] + moved * x, 2),
-            "angle_y": np.round(install["background_y_deg"] + moved * y, 2),
-            "angle_z": np.round(90.0 - np.minimum(moved, 90.0), 2),
-            "battery": np.full(len(at), 80.0 + round(20 * noise.draw(self.world.seed, device.id, "battery"))),
+            "angle_x": np.round(install["background_x_deg"] + lies * x, 2),
+            "angle_y": np.round(install["background_y_deg"] + lies * y, 2),
+            "angle_z": np.round(90.0 - np.minimum(lies, 90.0), 2),
+            "battery": np.full(len(at), 80.0 + round(chance.between(0.0, 20.0, seed, device.id, "battery"))),
         }
 
     def _camera(self, device: Device, at: Times) -> Shown:
-        """Headlights on a wet road look like standing water to its analytics."""
-        water = np.maximum(self.world.water_seen(device.site, at), self.world.dazzled(device.id, at))
-        return {"standing_water": water, "object_inside": np.zeros(len(at))}
+        cameras = self.world.cameras
+        return {
+            "standing_water": cameras.standing_water(device, at),
+            "object_inside": cameras.object_inside(device, at),
+        }
 
-    def _uniform(self, device: Device, metric: str, at: Times) -> Floats:
-        return noise.uniform(self._stream(device, metric), at // NANOSECONDS)
+    def _stream(self, device: str, metric: str) -> noise.Stream:
+        return chance.stream(self.world.seed, "instrument", device, metric)
 
-    def _normal(self, device: Device, metric: str, at: Times) -> Floats:
-        return noise.normal(self._stream(device, metric), at // NANOSECONDS)
+    def _noise(self, device: str, deviations: dict[str, float], at: Times) -> list[Floats]:
+        """Noise of each of a device's cells, new every second."""
+        of = chance.streams(self.world.seed, "instrument", device, of=tuple(deviations))
+        drawn = noise.normal(of, at // NANOSECONDS)
+        return [row * deviation for row, deviation in zip(drawn, deviations.values(), strict=True)]
 
-    def _stream(self, device: Device, metric: str) -> noise.Stream:
-        name = (device.id, metric)
-        if name not in self._streams:
-            self._streams[name] = noise.stream(self.world.seed, "instrument", *name)
-        return self._streams[name]
+
+class ReadClearing:
+    """Instruments whose rain gauges also count what fell since they were read last, in ``rain_partial``.
+
+    Like the register itself it remembers: one of these serves one master, who asks in order of time, live or in fast
+    time. The first reading counts from 0.
+    """
+
+    def __init__(self, instruments: Instruments) -> None:
+        self.world = instruments.world
+        self._instruments = instruments
+        self._read: dict[str, float] = {}
+
+    def show(self, device: Device, at: Times) -> Shown:
+        """Tell the values as ``Instruments`` does; every instant is a read, ``at`` ascends."""
+        shown = self._instruments.show(device, at)
+        if "rain_total" in shown and len(at):
+            tenths = np.round(shown["rain_total"] * 10.0)
+            fallen = np.diff(tenths, prepend=self._read.get(device.id, tenths[0]))
+            self._read[device.id] = float(tenths[-1])
+            shown["rain_partial"] = fallen % _RAIN_FULL / 10.0
+        return shown

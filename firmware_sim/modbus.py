@@ -1,141 +1,202 @@
-"""Modbus TCP: one port a bus, many units behind it, values computed at the instant of the read.
+"""The units of a bus, and what goes on between them and a master, whatever wire leads there.
 
-pymodbus' framer and PDUs are used under asyncio streams of our own: its server would answer from stored registers, and
-a bus here can be told to keep silent.
+pymodbus' framers are used under streams of our own: its server would answer from stored registers, and a bus here can
+be told to keep silent, or to answer wrongly.
 """
 
 import asyncio
+import struct
 from collections import Counter
 from collections.abc import Iterable
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from pymodbus.constants import ExcCodes
+from pymodbus.framer.base import FramerBase
+from pymodbus.framer.rtu import FramerRTU
 from pymodbus.framer.socket import FramerSocket
-from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
-from pymodbus.pdu.bit_message import ReadCoilsResponse, ReadDiscreteInputsResponse
-from pymodbus.pdu.register_message import ReadHoldingRegistersResponse, ReadInputRegistersResponse
+from pymodbus.pdu import DecodePDU
 
-from edge.profile import Profile
+from edge.profile import load_profiles
 from firmware_sim.door import Door
 from firmware_sim.instruments import Instruments
-from firmware_sim.registers import image
-from rules.district import Device, Modbus
+from firmware_sim.registers import Illegal, Registers
+from firmware_sim.wirefaults import EXCEPTIONS, SILENT, bus_fault, fault_of
+from firmware_sim.world import World
+from rules.declared import Refused, nearest
+from rules.district import Device, District, Modbus
 from wire.clock import Clock
 
-_FRAME_MOST = 260  # bytes of a Modbus TCP frame
-_BITS: dict[int, type[ModbusPDU]] = {1: ReadCoilsResponse, 2: ReadDiscreteInputsResponse}
-_WORDS: dict[int, type[ModbusPDU]] = {3: ReadHoldingRegistersResponse, 4: ReadInputRegistersResponse}
-_READS = _BITS | _WORDS
+Transport = Literal["modbus_tcp", "rtu_over_tcp", "rtu"]
 COUNTER = "poll_counter"
-
-
-class Illegal(Exception):  # noqa: N818 - what the request is
-    """A request the unit answers with an exception; ``code`` says which."""
-
-    def __init__(self, code: ExcCodes) -> None:
-        super().__init__(code.name)
-        self.code = code
+_FRAME_MOST = 260  # bytes of a Modbus TCP frame, the longer one
+_READ = struct.Struct(">BHH")  # function, first address, count
+_MOST = {1: 2000, 2: 2000, 3: 125, 4: 125}  # what one read may ask for (Modbus application protocol 1.1b3, 6.1 to 6.4)
 
 
 class Unit:
     """One device on a bus: what a master reads from it."""
 
-    def __init__(self, device: Device, profile: Profile, instruments: Instruments) -> None:
+    def __init__(self, device: Device, registers: Registers, instruments: Instruments) -> None:
         self.device = device
         self.answered = 0
         self.polls = 0
-        self.dead = False
-        self._profile = profile
+        self._registers = registers
         self._instruments = instruments
-        counter = next((point for point in profile.point if point.metric == COUNTER), None)
-        span = range(counter.register, counter.register + counter.words) if counter else range(0)
-        self._counter = (counter.function if counter else 0, span)
-        self._addresses = {
-            function: {
-                address
-                for point in profile.point
-                if point.function == function
-                for address in range(point.register, point.register + point.words)
-            }
-            for function in (1, 2, 3, 4)
-        }
 
-    def read(self, function: int, address: int, count: int, at: int) -> list[int]:
-        """Words or bits at the city instant ``at`` (UTC ns); ``Illegal`` for an address that is not there.
+    def read(self, function: int, start: int, count: int, at: int, *, heard: bool = True) -> bytes:
+        """Data bytes at the city instant ``at`` (UTC ns); ``Illegal`` for an address that is not there.
 
-        A read that covers the poll counter adds one to it first, so the first such read shows 1.
+        A read that covers the poll counter adds one to it first, so the first such read shows 1; not so one whose
+        answer the wire spoils, which is not ``heard``.
         """
-        wanted = range(address, address + count)
-        if not self._addresses[function].issuperset(wanted):
-            raise Illegal(ExcCodes.ILLEGAL_ADDRESS)
-        counter_function, counter = self._counter
-        if function == counter_function and counter and not set(wanted).isdisjoint(counter):
-            self.polls = (self.polls + 1) & 0xFFFFFFFF
-        self.answered += 1
+        wanted = self._registers.metrics(function, start, count)
+        if heard:
+            self.answered += 1
+            if COUNTER in wanted:
+                self.polls = (self.polls + 1) & 0xFFFFFFFF
         shown = self._instruments.show(self.device, np.array([at], np.int64))
-        values = {metric: float(column[0]) for metric, column in shown.items()}
-        words = image(self._profile, function, values | {COUNTER: float(self.polls)})
-        return [words[one] for one in wanted]
+        values = shown | {COUNTER: np.array([float(self.polls)])}
+        return self._registers.reply(function, start, count, values).tobytes()
 
 
 class Bus:
-    """The units behind one port. A unit that is dead or not there gives no answer, as on a real line."""
+    """The units that share a wire. One that is dead or not there gives no answer, as on a real line."""
 
-    def __init__(self, name: str, units: Iterable[Unit], clock: Clock) -> None:
+    def __init__(self, name: str, units: Iterable[Unit], world: World, clock: Clock) -> None:
         self.name = name
-        self.door = Door(self._talk)
+        self.world = world
+        self.clock = clock
         self.ignored: Counter[str] = Counter()
-        self._clock = clock
-        self._hushed = False
+        self.hushed = False
         self.units = {unit.device.id: unit for unit in units}
         self._by_id = {cast("Modbus", unit.device.wire).unit: unit for unit in self.units.values()}
-        self._framer = FramerSocket(DecodePDU(is_server=True))
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Count what was answered, by device: ``reads`` in all, and ``polls`` that covered the poll counter."""
         return {unit.device.id: {"reads": unit.answered, "polls": unit.polls} for unit in self.units.values()}
 
-    def hush(self) -> None:
-        """Hang up on everybody, for good: nothing is read here any more."""
-        self._hushed = True
-        self.door.hang_up()
+    def unit(self, number: int) -> Unit | None:
+        """Find who has a unit id."""
+        return self._by_id.get(number)
+
+    def answer(self, unit: Unit, request: bytes, *, heard: bool = True) -> bytes:
+        """Answer one request, both from the function code on and without a frame."""
+        function = request[0]
+        if function not in _MOST:
+            return _refusal(function, ExcCodes.ILLEGAL_FUNCTION)
+        if len(request) != _READ.size or not 1 <= _READ.unpack(request)[2] <= _MOST[function]:
+            return _refusal(function, ExcCodes.ILLEGAL_VALUE)
+        _, start, count = _READ.unpack(request)
+        try:
+            data = unit.read(function, start, count, self.clock.now(), heard=heard)
+        except Illegal as error:
+            return _refusal(function, error.code)
+        return bytes((function, len(data))) + data
+
+
+def buses_of(district: District, instruments: Instruments, clock: Clock, place: str = "district") -> list[Bus]:
+    """Every bus of a district with its units; ``Refused`` names a device whose profile is not a Modbus one."""
+    profiles = load_profiles()
+    registers = {name: Registers(profile) for name, profile in profiles.items()}
+    units: dict[str, list[Unit]] = {bus.id: [] for bus in district.bus}
+    for device in district.device:
+        if isinstance(device.wire, Modbus):
+            profile = profiles.get(device.profile)
+            if profile is None or not profile.point:
+                known = [name for name, each in profiles.items() if each.point]
+                why = f"`{device.profile}` is no Modbus profile of this version{nearest(device.profile, known)}"
+                raise Refused(f"{place}: device {device.id}: profile", why)
+            units[device.wire.bus].append(Unit(device, registers[profile.id], instruments))
+    return [Bus(name, there, instruments.world, clock) for name, there in units.items()]
+
+
+class Exchange:
+    """What goes on between one master and a bus: a request comes in, frames go out, right ones or spoilt ones."""
+
+    def __init__(self, bus: Bus, framer: FramerBase) -> None:
+        self._bus = bus
+        self._framer = framer
+        self._late = b""  # an answer that waits for the next request
+
+    async def hear(self, number: int, transaction: int, request: bytes) -> bytes:
+        """Tell what is sent when a request to a unit arrives; empty when nobody answers."""
+        if not request:  # what a framer makes of garbage
+            return b""
+        late, self._late = self._late, b""
+        bus = self._bus
+        unit = bus.unit(number)
+        fault = fault_of(bus.world, unit.device, bus.clock.now()) if unit else None
+        what = fault.what if fault else ""
+        if unit is None or what in SILENT:
+            bus.ignored["modbus_unanswered_requests_total"] += 1
+            return late
+        if what in EXCEPTIONS:
+            return late + self._framer.encode(_refusal(request[0], EXCEPTIONS[what]), number, transaction)
+        answer = bus.answer(unit, request, heard=what in ("", "slow_answer"))
+        if what == "wrong_transaction":
+            transaction = (transaction + 1) & 0xFFFF
+            if isinstance(self._framer, FramerRTU):  # there only the unit tells whose answer it is
+                number = number % 247 + 1
+        frame = self._framer.encode(answer, number, transaction)
+        if what == "late_answer":
+            self._late = frame
+            return late
+        if what == "partial_frame":
+            return late + frame[: len(frame) // 2]
+        if fault is not None and what == "slow_answer":
+            await asyncio.sleep(fault.size)
+        return late + frame
+
+
+class Port:
+    """A TCP port that leads to a bus, speaking Modbus TCP or, as a plain serial server does, RTU frames."""
+
+    def __init__(self, bus: Bus, transport: Transport) -> None:
+        self.bus = bus
+        self.door = Door(self._talk)
+        self._masters = 0
+        kind = FramerRTU if transport == "rtu_over_tcp" else FramerSocket
+        self._framer = kind(DecodePDU(is_server=True))
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held = b""
-        while not self._hushed and (data := await reader.read(4096)):
+        bus = self.bus
+        if bus.hushed or (self._masters and bus_fault(bus.world, "single_session", bus.name, bus.clock.now())):
+            return
+        self._masters += 1
+        try:
+            await self._serve(reader, writer)
+        finally:
+            self._masters -= 1
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bus, held, exchange = self.bus, b"", Exchange(self.bus, self._framer)
+        while True:
+            data = await reader.read(4096)
+            if stuck := bus_fault(bus.world, "half_open", bus.name, bus.clock.now()):
+                await self._stay(stuck.until)
+                return
+            if not data:
+                return
             held += data
             while (frame := self._framer.decode(held))[0]:
-                used, unit, transaction, body = frame
+                used, unit, transaction, request = frame
                 held = held[used:]
-                if answer := self.answer(unit, transaction, body):
-                    writer.write(answer)
-            if len(held) > _FRAME_MOST:  # not Modbus TCP: no frame is that long
-                self.ignored["modbus_garbage_connections_total"] += 1
+                if sent := await exchange.hear(unit, transaction, request):
+                    writer.write(sent)
+            if len(held) > _FRAME_MOST:  # not Modbus: no frame is that long
+                bus.ignored["modbus_garbage_connections_total"] += 1
                 return
             await writer.drain()
 
-    def answer(self, unit: int, transaction: int, body: bytes) -> bytes:
-        """Make the whole answering frame to one request body; empty when nobody answers."""
-        asked = self._by_id.get(unit)
-        if asked is None or asked.dead or not body:
-            self.ignored["modbus_unanswered_requests_total"] += 1
-            return b""
-        response = self._respond(asked, body)
-        response.dev_id, response.transaction_id = unit, transaction
-        return self._framer.buildFrame(response)
+    async def _stay(self, until: int | None) -> None:
+        """Hold a connection whose far end is gone: its place stays taken, and it breaks when the far end is back."""
+        self.bus.ignored["modbus_unanswered_requests_total"] += 1
+        if until is None:
+            await asyncio.get_running_loop().create_future()  # until the port closes
+        else:
+            await self.bus.clock.sleep_until(until)
 
-    def _respond(self, unit: Unit, body: bytes) -> ModbusPDU:
-        function = body[0]
-        if function not in _READS:
-            return ExceptionResponse(function, ExcCodes.ILLEGAL_FUNCTION)
-        request = self._framer.decoder.decode(body)
-        if request is None:  # too short, or a count beyond what one read may ask for
-            return ExceptionResponse(function, ExcCodes.ILLEGAL_VALUE)
-        try:
-            values = unit.read(function, request.address, request.count, self._clock.now())
-        except Illegal as error:
-            return ExceptionResponse(function, error.code)
-        if function in _BITS:
-            return _BITS[function](bits=[bool(value) for value in values])
-        return _WORDS[function](registers=values)
+
+def _refusal(function: int, code: int) -> bytes:
+    return bytes((function | 0x80, code))

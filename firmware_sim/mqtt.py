@@ -4,7 +4,7 @@ from collections import Counter
 
 import structlog
 
-from firmware_sim.telling import Message, Telling
+from firmware_sim.telling.telling import Message, Telling
 from wire.clock import NANOSECONDS, Clock
 from wire.session import NotConnected, PublishRefused, Session
 

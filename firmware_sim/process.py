@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
@@ -13,16 +13,18 @@ import msgspec
 import structlog
 import uvloop
 
-from edge.profile import load_profiles
 from firmware_sim.cable import Cable
 from firmware_sim.control import Control
 from firmware_sim.instruments import Instruments
-from firmware_sim.modbus import Bus, Unit
+from firmware_sim.line import Line
+from firmware_sim.modbus import Bus, Port, Transport, buses_of
 from firmware_sim.mqtt import Radio
+from firmware_sim.recording import Recorded, load_recordings
 from firmware_sim.scenario import Scenario, check, load_scenario
 from firmware_sim.street import Street, put_back
-from firmware_sim.telling import Telling
+from firmware_sim.telling.telling import Telling
 from firmware_sim.truth import TruthFile
+from firmware_sim.wirefaults import cut_cable
 from firmware_sim.world import World
 from rules.declared import Refused, decode, nearest
 from rules.district import District, Modbus, load_district
@@ -40,6 +42,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``scenario`` is a shipped scenario's name or a path; ``truth`` is where the truth file goes; ``sensors`` is the
     broker that covers and cameras publish to (none: they stay silent); ``broker`` is where the gateways' cables lead,
     ``cable`` the port that each gateway dials instead of it. Scenario time 0 is ``clock.city``.
+
+    ``transport`` says how a bus is spoken to, if not by Modbus TCP on the port of ``bus``: by RTU frames on that port
+    (``rtu_over_tcp``), or on a pseudo-terminal (``rtu``), to which ``line`` may name a symbolic link. ``device`` gives
+    single devices a port of their own, beside that of their bus.
     """
 
     district: str
@@ -48,6 +54,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scenario: str = "storm"
     clock: Clock = Clock()
     bus: dict[str, int] = {}
+    device: dict[str, int] = {}
+    transport: dict[str, Transport] = {}
+    line: dict[str, str] = {}
     sensors: Broker | None = None
     broker: Broker | None = None
     cable: dict[str, int] = {}
@@ -60,25 +69,32 @@ def load_config(path: Path) -> Config:
     config = decode(read(path), Config, str(path))
     if config.cable and config.broker is None:
         raise Refused(f"{path}: cable", "a cable needs a `broker` to lead to")
-    district, _ = _declared(config)
+    district, *_ = _declared(config)
     _check_names(config, district, str(path))
     return config
 
 
 async def run(config: Config) -> None:
     """Run the district until cancelled; ``Refused`` when what is declared does not fit together."""
-    district, scenario = _declared(config)
+    district, scenario, recordings = _declared(config)
     start = config.clock.city or config.clock.now()
-    world = World(district, scenario, config.seed, start)
+    world = World(district, scenario, config.seed, start, recordings)
     instruments = Instruments(world)
     buses = buses_of(district, instruments, config.clock, config.district)
     cables = [Cable(name, config.broker.host, config.broker.port) for name in config.cable if config.broker]
 
     async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
-        for bus in buses:
-            await opened.enter_async_context(bus.door.open(config.bus.get(bus.name, 0), config.host))
+        ports, own, lines = _ways_in(config, buses)
+        for name, port in ports.items():
+            await opened.enter_async_context(port.door.open(config.bus.get(name, 0), config.host))
+        for name, port in own.items():
+            await opened.enter_async_context(port.door.open(config.device[name], config.host))
+        for name, line in lines.items():
+            link = Path(config.line[name]) if name in config.line else None
+            await opened.enter_async_context(line.open(link))
         for cable in cables:
             await opened.enter_async_context(cable.door.open(config.cable[cable.gateway], config.host))
+            tasks.create_task(cut_cable(cable, world, config.clock), name=f"cuts of the cable of {cable.gateway}")
 
         def spawn(cable: Cable) -> None:
             tasks.create_task(put_back(cable), name=f"put back the cable of {cable.gateway}")
@@ -94,8 +110,11 @@ async def run(config: Config) -> None:
         truth = TruthFile(Path(config.truth), world, config.clock, lambda: _emitted(buses, radio))
 
         def hush() -> None:
-            for bus in buses:
-                bus.hush()
+            for port in (*ports.values(), *own.values()):
+                port.bus.hushed = True
+                port.door.hang_up()
+            for line in lines.values():
+                line.bus.hushed = True
             if talking is not None:
                 talking.cancel()
             truth.write()
@@ -107,7 +126,9 @@ async def run(config: Config) -> None:
         log.info(
             "simulator ready",
             devices=len(district.device),
-            bus={bus.name: bus.door.port for bus in buses},
+            bus={name: port.door.port for name, port in ports.items()},
+            device={name: port.door.port for name, port in own.items()},
+            line={name: line.path for name, line in lines.items()},
             cable={cable.gateway: cable.door.port for cable in cables},
             control=control.door.port,
             scenario=scenario.name,
@@ -115,38 +136,53 @@ async def run(config: Config) -> None:
         )
 
 
-def _declared(config: Config) -> tuple[District, Scenario]:
+def _declared(config: Config) -> tuple[District, Scenario, dict[str, Recorded]]:
     district = load_district(read(Path(config.district)), config.district)
     scenario, place = load_scenario(config.scenario)
     check(scenario, district, place)
-    return district, scenario
+    return district, scenario, load_recordings(scenario, place)
 
 
-def buses_of(district: District, instruments: Instruments, clock: Clock, place: str = "district") -> list[Bus]:
-    """Every bus of a district with its units; ``Refused`` names a device whose profile is not a Modbus one."""
-    profiles = load_profiles()
-    units: dict[str, list[Unit]] = {bus.id: [] for bus in district.bus}
-    for device in district.device:
-        if isinstance(device.wire, Modbus):
-            profile = profiles.get(device.profile)
-            if profile is None or not profile.point:
-                known = [name for name, each in profiles.items() if each.point]
-                why = f"`{device.profile}` is no Modbus profile of this version{nearest(device.profile, known)}"
-                raise Refused(f"{place}: device {device.id}: profile", why)
-            units[device.wire.bus].append(Unit(device, profile, instruments))
-    return [Bus(name, there, clock) for name, there in units.items()]
+def _ways_in(config: Config, buses: list[Bus]) -> tuple[dict[str, Port], dict[str, Port], dict[str, Line]]:
+    """Make the ports of buses, the ports of single devices, and the serial lines, by bus and by device."""
+    ports: dict[str, Port] = {}
+    own: dict[str, Port] = {}
+    lines: dict[str, Line] = {}
+    for bus in buses:
+        transport = config.transport.get(bus.name, "modbus_tcp")
+        if transport == "rtu":
+            lines[bus.name] = Line(bus)
+        else:
+            ports[bus.name] = Port(bus, transport)
+            for name in sorted(config.device.keys() & bus.units.keys()):
+                own[name] = Port(Bus(bus.name, [bus.units[name]], bus.world, bus.clock), transport)
+    return ports, own, lines
 
 
 def _check_names(config: Config, district: District, place: str) -> None:
-    for what, named, known in (
-        ("bus", config.bus, {bus.id for bus in district.bus}),
-        ("cable", config.cable, {gateway.id for gateway in district.gateway}),
-    ):
+    buses = {bus.id for bus in district.bus}
+    bus_of = {device.id: device.wire.bus for device in district.device if isinstance(device.wire, Modbus)}
+    gateways = {gateway.id for gateway in district.gateway}
+    tables: tuple[tuple[str, Iterable[str], set[str]], ...] = (
+        ("bus", config.bus, buses),
+        ("transport", config.transport, buses),
+        ("line", config.line, buses),
+        ("device", config.device, set(bus_of)),
+        ("cable", config.cable, gateways),
+    )
+    for what, named, known in tables:
         for name in named:
             if name not in known:
-                raise Refused(
-                    f"{place}: {what}.{name}", f"{config.district} declares none of that id{nearest(name, known)}"
-                )
+                why = f"{config.district} declares none of that id{nearest(name, known)}"
+                raise Refused(f"{place}: {what}.{name}", why)
+    serial = {bus for bus, transport in config.transport.items() if transport == "rtu"}
+    for bus in config.line.keys() - serial:
+        raise Refused(f"{place}: line.{bus}", 'only a bus with `transport` = "rtu" is a serial line')
+    for bus in config.bus.keys() & serial:
+        raise Refused(f"{place}: bus.{bus}", "a serial line has no port")
+    for device in config.device:
+        if bus_of[device] in serial:
+            raise Refused(f"{place}: device.{device}", f"its bus {bus_of[device]} is a serial line and has no port")
 
 
 def _emitted(buses: list[Bus], radio: Radio | None) -> dict[str, dict[str, int]]:

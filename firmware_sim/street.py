@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from firmware_sim.cable import Cable
-from firmware_sim.scenario import Event, What, candidates
+from firmware_sim.happenings import KINDS
+from firmware_sim.scenario import Event, candidates
 from firmware_sim.world import World
 from rules.district import Text
 from wire.clock import NANOSECONDS, Clock
@@ -38,7 +39,7 @@ class Trick:
     """One thing to do: ``lasts_s`` in city seconds, after which the street mends itself."""
 
     id: str
-    what: What
+    what: str
     lasts_s: float
     title: Text
     note: Text
@@ -134,7 +135,8 @@ class Street:
         begin = self._clock.now() + 2 * NANOSECONDS
         begin -= (begin - self._world.start) % NANOSECONDS
         name = f"visitor-{action}-{self._presses[action]}"
-        self._world.add(Event(name, trick.what, target, begin, begin + round(trick.lasts_s * NANOSECONDS)))
+        size = sum(KINDS[trick.what].size) / 2
+        self._world.add(Event(name, trick.what, target, begin, begin + round(trick.lasts_s * NANOSECONDS), size))
         return Outcome(started=True, target=target, note=trick.note)
 
     def _pull(self) -> Outcome:

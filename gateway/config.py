@@ -9,7 +9,7 @@ import msgspec
 from edge.profile import load_profiles
 from edge.sources import Installed, installed, table_of
 from gateway.rows import Bounds
-from rules.declared import Refused, decode, nearest
+from rules.declared import Refused, Source, decode, located, nearest
 from rules.district import District, load_district
 from rules.district import Modbus as OnBus
 from rules.engine import Engine
@@ -61,10 +61,17 @@ class Declared:
 
 def load_config(path: Path) -> GatewayConfig:
     """Read a configuration and check all it names; ``Refused`` says where, what and what would mend it."""
-    config = decode(read(path), GatewayConfig, str(path))
+    text = read(path)
+    config = decode(text, GatewayConfig, str(path))
     here = path.resolve().parent
     paths = {name: getattr(config, name) for name in ("district", "data", "rules", "profiles")}
     config = msgspec.structs.replace(config, **{name: str(here / path) for name, path in paths.items() if path})
+    with located(Source(str(path), text)):
+        _check(config, path)
+    return config
+
+
+def _check(config: GatewayConfig, path: Path) -> None:
     declared = declared_of(config, str(path))
     Engine(declared.table, declared.rules)  # refuses a rule that does not fit the points
     buses = {bus.id for bus in declared.district.bus if bus.gateway == config.gateway}
@@ -75,21 +82,22 @@ def load_config(path: Path) -> GatewayConfig:
         if isinstance(place.device.wire, OnBus) and place.device.wire.bus not in config.buses:
             bus = place.device.wire.bus
             raise Refused(f"{path}: buses.{bus}", f"is missing, but {place.device.id} is on it; give its host and port")
-    return config
 
 
 def declared_of(config: GatewayConfig, place: str = "configuration") -> Declared:
     """Read the declared data that a configuration names; ``Refused`` as ``load_config``."""
-    district = load_district(read(Path(config.district)), config.district)
+    text = read(Path(config.district))
+    district = load_district(text, config.district)
     known = {gateway.id for gateway in district.gateway}
     if config.gateway not in known:
         why = f"`{config.gateway}` is not declared in {config.district}{nearest(config.gateway, known)}"
         raise Refused(f"{place}: gateway", why)
     profiles = load_profiles(Path(config.profiles) if config.profiles else None)
-    try:
-        places = installed(district, config.gateway, profiles)
-    except Refused as refused:
-        raise Refused(f"{config.district}: {refused.place}", refused.why) from refused
+    with located(Source(config.district, text)):
+        try:
+            places = installed(district, config.gateway, profiles)
+        except Refused as refused:
+            raise Refused(f"{config.district}: {refused.place}", refused.why) from refused
     return Declared(district, places, table_of(district, config.gateway, profiles), _rules(config.rules))
 
 

@@ -1,10 +1,10 @@
 """The district as declared data: units, sites, assets, devices and how they are wired. No I/O here."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from rules.declared import Refused, decode, nearest
+from rules.declared import Refused, Source, decode, located, nearest
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,11 +75,40 @@ class Onvif(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="onvif"
     prefix: str
 
 
+class ThingsStack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="things_stack", tag_field="by"):
+    """A LoRaWAN device behind The Things Stack v3: ``dev_eui`` in hex, ``tenant`` empty where there is only one."""
+
+    application: str
+    tenant: str
+    device: str
+    dev_eui: str
+
+
+class Frigate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="frigate", tag_field="by"):
+    """A camera that Frigate watches, by the name it has there; ``prefix`` is that of Frigate's topics."""
+
+    camera: str
+    prefix: str = "frigate"
+
+
+class Senml(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="senml", tag_field="by"):
+    """A device that publishes SenML packs (RFC 8428, JSON) to a topic."""
+
+    topic: str
+
+
+class PlainJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="plain", tag_field="by"):
+    """A device that publishes flat JSON objects to a topic."""
+
+    topic: str
+
+
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A sensor unit on an asset.
 
     ``profile`` names the sensor model's file, ``component`` the asset's component code (GB/T 30428.2 style),
-    ``install`` the numbers of its installation (mounting height in m, background tilt in deg, nominal power in W).
+    ``install`` the numbers of its installation (mounting height in m, background tilt in deg, nominal power in W),
+    ``interval_s`` how often it is read or reports, where that differs from its model's.
     """
 
     id: str
@@ -91,8 +120,9 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     component: str
     lon: float
     lat: float
-    wire: Modbus | Chirpstack | Onvif
+    wire: Modbus | Chirpstack | ThingsStack | Senml | PlainJson | Onvif | Frigate
     install: dict[str, float] = {}
+    interval_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     probation: bool = False
 
 
@@ -112,6 +142,12 @@ class District(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_district(text: str, place: str) -> District:
     """Read and check a district; ``Refused`` names the device that points nowhere or stands twice."""
     district = decode(text, District, place)
+    with located(Source(place, text)):
+        _check(district, place)
+    return district
+
+
+def _check(district: District, place: str) -> None:
     known = {
         "gateway": {gateway.id for gateway in district.gateway},
         "site": {site.id for site in district.site},
@@ -134,4 +170,3 @@ def load_district(text: str, place: str) -> District:
         if isinstance(device.wire, Modbus):
             check("bus", device.wire.bus, f"{at}: wire.bus")
         seen.add(device.id)
-    return district

@@ -7,7 +7,7 @@ import msgspec
 
 from rules.alert import Severity
 from rules.columns import SILENCE, parse
-from rules.declared import Refused, convert, decode, seconds
+from rules.declared import Refused, Source, convert, decode, located, seconds
 from rules.district import Text
 
 
@@ -200,11 +200,13 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_rules(text: str, place: str) -> tuple[Rule, ...]:
     """Read one pack; ``Refused`` names file, rule and key."""
     raw = decode(text, Pack, place).rule
-    rules = tuple(
-        convert(rule, Rule, f"{place}: rule {rule.get('id', f'number {number}')}") for number, rule in enumerate(raw, 1)
-    )
-    ids = [rule.id for rule in rules]
-    for rule in rules:
-        if ids.count(rule.id) > 1:
-            raise Refused(f"{place}: rule {rule.id}", "this id is declared twice")
+    with located(Source(place, text)):
+        rules = tuple(
+            convert(rule, Rule, f"{place}: rule {rule['id']}" if "id" in rule else f"{place}: rule[{number}]")
+            for number, rule in enumerate(raw)
+        )
+        ids = [rule.id for rule in rules]
+        for rule in rules:
+            if ids.count(rule.id) > 1:
+                raise Refused(f"{place}: rule {rule.id}", "this id is declared twice")
     return rules

@@ -11,13 +11,13 @@ from typing import Any
 
 import tomli_w
 
+from firmware_sim.scenario import EVENING
 from rules.declared import Refused
 from rules.district import District, load_district
 from streetwarden.supervisor import Part
 from wire.clock import NANOSECONDS, Clock, from_iso
 
 LOOPBACK = "127.0.0.1"
-EVENING = "2026-06-18T11:30:00+00:00"  # 19:30 in Shanghai: the lamps are lit
 LEAD_S = 5.0  # wall: the scenario begins when every process is up
 
 
@@ -153,9 +153,9 @@ def _lan(host: str | None) -> tuple[dict[str, Any], list[str]]:
     return {"lan": {"host": host, "port": port, "token": token}}, [f"http://{host}:{port}/crew?token={token}"]
 
 
-def evening(speed: float) -> Clock:
-    """Make a clock by which the scenario's evening begins in a moment, at ``speed`` city seconds a second."""
-    return Clock(time.time_ns() + int(LEAD_S * NANOSECONDS), from_iso(EVENING), speed)
+def evening(speed: float, starts: str = EVENING) -> Clock:
+    """Make a clock by which a scenario that ``starts`` so begins in a moment, at ``speed`` city seconds a second."""
+    return Clock(time.time_ns() + int(LEAD_S * NANOSECONDS), from_iso(starts), speed)
 
 
 def _asked(port: int) -> int:

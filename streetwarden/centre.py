@@ -8,13 +8,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from fastapi import FastAPI
 
 
 class Centre:
     """The cloud's API over HTTP; use ``async with``. Errors are httpx's."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=10.0, trust_env=False)
+    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._client = httpx.AsyncClient(base_url=url, transport=transport, timeout=10.0, trust_env=False)
+
+    @classmethod
+    def within(cls, app: FastAPI) -> Self:
+        """Speak to an application in this process, without a socket."""
+        return cls("http://127.0.0.1", httpx.ASGITransport(app))
 
     async def __aenter__(self) -> Self:
         return self

@@ -105,12 +105,93 @@ def cloud_check(configuration: Configuration) -> None:
     typer.echo(f"{configuration}: in order")
 
 
-@sim_app.command("run")
-def sim_run(configuration: Configuration) -> None:
-    """Simulate a district behind real Modbus TCP and MQTT."""
+@sim_app.command("serve")
+def sim_serve(configuration: Configuration) -> None:
+    """Simulate a district behind real Modbus and MQTT, until stopped."""
     from firmware_sim.process import main
 
     main([str(configuration)])
+
+
+@sim_app.command("run")
+def sim_run(
+    scenario: Annotated[str, typer.Argument(help="a shipped scenario's name, or a path")],
+    seed: Annotated[int | None, typer.Option(help="another than the scenario's own", min=0)] = None,
+    speed: Annotated[float, typer.Option(help="city seconds a second over real sockets; 0: fast time", min=0)] = 0.0,
+    length: Annotated[str, typer.Option("--for", help="only so much of it, as in 3d")] = "",
+    device: Annotated[str, typer.Option(help="tell everything of this device")] = "",
+    rules: Annotated[Path | None, typer.Option(help="other rules, a file or a folder")] = None,
+    profiles: Annotated[Path | None, typer.Option(help="other device profiles for the gateways, a folder")] = None,
+    keep: Annotated[Path, typer.Option(help="the run's folder")] = Path("build/run"),
+) -> None:
+    """Run one scenario from the world to work orders and score it; exit code 1 when anything is amiss."""
+    from firmware_sim.scenario import load_scenario
+    from rules.declared import seconds
+    from streetwarden.trial import Trial, run_trial, tell
+
+    declared, _ = load_scenario(scenario)
+    length_s = seconds(length) if length else None
+    told = run_trial(Trial(scenario, declared.seed if seed is None else seed, keep, speed, length_s, rules, profiles))
+    raise typer.Exit(130 if told is None else tell(keep, device))
+
+
+@sim_app.command("score")
+def sim_score(
+    run: Annotated[Path, typer.Argument(help="the folder of a run")],
+    html: Annotated[Path | None, typer.Option(help="write its page with timelines here")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write its figures here")] = None,
+) -> None:
+    """Hold a run against its truth: found, missed, late, misfires, delays, samples lost or doubled."""
+    from rich.console import Console
+
+    from streetwarden.scoring import score_folder, show
+
+    scored = score_folder(run, html, json_file)
+    show(scored, Console())
+    raise typer.Exit(0 if scored.in_order() else 1)
+
+
+@sim_app.command("capture")
+def sim_capture(
+    device: Annotated[str, typer.Option(help="the device that told it")],
+    begin: Annotated[str, typer.Option("--from", help="when it began: ISO 8601 with zone")],
+    end: Annotated[str, typer.Option("--to", help="when it had ended")],
+    truth: Annotated[str, typer.Option(help="what it was: misfire:truck, real:cover, …")],
+    district: Annotated[Path, typer.Option(help="the district file that declares the device")],
+    hazard: Annotated[str, typer.Option(help="what a misfire looked like, as in cover")] = "",
+    api: Annotated[str, typer.Option(help="the district centre's address")] = "http://127.0.0.1:8080",
+    folder: Annotated[Path | None, typer.Option("--into", help="the scenario's folder")] = None,
+) -> None:
+    """Turn stored samples of a real event into a scenario that the gate runs for ever."""
+    from streetwarden.capture import capture_event
+
+    capture_event(device, begin, end, truth, hazard, district, api, folder)
+
+
+@sim_app.command("load")
+def sim_load(
+    configuration: Configuration,
+    district: Annotated[
+        Path | None, typer.Argument(help="write the district that the cloud must know, and end")
+    ] = None,
+) -> None:
+    """Speak the uplink contract as a thousand gateways, for load."""
+    from firmware_sim.load import main
+
+    main([str(configuration), *([str(district)] if district else [])])
+
+
+def _gate_commands() -> None:
+    """Add the gate's commands, whose options stand with them."""
+    from streetwarden.gate import commands
+
+    for name, command in (
+        ("city", commands.city),
+        ("gate", commands.city_gate),
+        ("city-update", commands.city_update),
+        ("city-unseen", commands.city_unseen),
+    ):
+        sim_app.command(name)(command)
 
 
 @rules_app.command("check")
@@ -157,4 +238,5 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 def main() -> None:
     """Entry point; what was refused is shown as one line, with its place and cure, and ends with 2."""
     with refusing():
+        _gate_commands()
         app()

@@ -13,6 +13,8 @@ from wire.clock import Clock, from_iso
 
 PATROL_S = 1.0  # wall seconds between two looks when nothing happens
 
+Known = Callable[[int], TruthFile]  # what is true in the street at an instant, UTC ns
+
 
 class Crew:
     """Follows the stream from outside, notes when it first saw each order, and works the orders off."""
@@ -55,28 +57,35 @@ class Crew:
         return orders
 
     async def _work(self, order: dict[str, Any]) -> None:
-        """One step on one order: what is true in the street decides what the crew finds."""
-        allowed = order["actions"]
-        incident = incident_of(order, self._truth())
-        if "accept" in allowed:
-            await self._act(order, "accept", "crew")
-        elif "arrive" in allowed:
-            await self._act(order, "arrive", "crew")
-        elif "handle" in allowed and self._is_over(incident):
-            found = "handled" if incident else "nothing_there"
-            await self._act(order, "handle", "crew", finding=found)
-        elif "verify" in allowed:
-            outcome = {"outcome": "confirmed"} if incident else {"outcome": "misfire", "cause": "environment"}
-            await self._act(order, "verify", "verifier", **outcome)
-        elif "close" in allowed:
-            await self._act(order, "close", "officer")
+        step = next_step(order, incident_of(order, self._truth()), self._clock.now())
+        if step is not None:
+            await self._centre.post(f"/api/v1/work-orders/{order['id']}/actions", step)
 
-    def _is_over(self, incident: Incident | None) -> bool:
-        """Water must have gone before a crew can say it is handled; anything else they mend by hand."""
-        if incident is None or incident.hazard != "flood":
-            return True
-        return incident.end is not None and from_iso(incident.end) <= self._clock.now()
 
-    async def _act(self, order: dict[str, Any], action: str, role: str, **more: str) -> None:
-        body = {"action": action, "by": f"{role}-simulated", "role": role, "version": order["version"], **more}
-        await self._centre.post(f"/api/v1/work-orders/{order['id']}/actions", body)
+def next_step(order: dict[str, Any], incident: Incident | None, now: int) -> dict[str, Any] | None:
+    """Say what is to be done on an order as the body of an action; ``None`` while there is nothing to do.
+
+    What is true in the street decides what the crew finds.
+    """
+    allowed = order["actions"]
+    if "accept" in allowed:
+        return _action(order, "accept", "crew")
+    if "arrive" in allowed:
+        return _action(order, "arrive", "crew")
+    if "handle" in allowed and _is_over(incident, now):
+        return _action(order, "handle", "crew", finding="handled" if incident else "nothing_there")
+    if "verify" in allowed:
+        outcome = {"outcome": "confirmed"} if incident else {"outcome": "misfire", "cause": "environment"}
+        return _action(order, "verify", "verifier", **outcome)
+    return _action(order, "close", "officer") if "close" in allowed else None
+
+
+def _is_over(incident: Incident | None, now: int) -> bool:
+    """Water must have gone before a crew can say it is handled; anything else they mend by hand."""
+    if incident is None or incident.hazard != "flood":
+        return True
+    return incident.end is not None and from_iso(incident.end) <= now
+
+
+def _action(order: dict[str, Any], action: str, role: str, **more: str) -> dict[str, Any]:
+    return {"action": action, "by": f"{role}-simulated", "role": role, "version": order["version"], **more}

@@ -22,8 +22,11 @@ from rules.declared import Refused
 from streetwarden.assembly import Assembly, City, assemble, evening
 from streetwarden.centre import Centre
 from streetwarden.headless import run_headless, until
-from streetwarden.report import Report
+from streetwarden.report import report_of
+from streetwarden.score import Score
+from streetwarden.scoring import show
 from streetwarden.supervisor import Part, Supervisor
+from streetwarden.told import Told
 
 READY_S = 30.0
 ANSWER_S = 3.0
@@ -56,7 +59,7 @@ async def run(options: Options) -> int:
     with _folder(options.keep) as folder:
         city = City(
             folder,
-            Path(str(resources.files("streetwarden") / "district" / "district.toml")),
+            Path(str(resources.files("firmware_sim") / "districts" / "bluestone.toml")),
             evening(options.speed),
             seed=options.seed,
             timeseries=options.timeseries,
@@ -69,9 +72,9 @@ async def run(options: Options) -> int:
                 return 1
             async with Centre(assembly.url) as centre:
                 if options.headless:
-                    report, _ = await run_headless(assembly, centre, city, options.length_s, stop)
-                    _tell(report, options.report)
-                    code = 0 if report.in_order() else 1
+                    scored, told = await run_headless(assembly, centre, city, options.length_s, stop)
+                    _tell(scored, told, options.report)
+                    code = 0 if scored.in_order() else 1
                 else:
                     await _show(assembly, centre, options, stop)
                     code = 0
@@ -159,16 +162,16 @@ async def _listening(part: Part, port: int) -> None:
             return
 
 
-def _tell(report: Report, path: Path | None) -> None:
+def _tell(scored: Score, told: Told, path: Path | None) -> None:
+    report = report_of(scored, told)
     text = json.dumps(msgspec.to_builtins(report), ensure_ascii=False, indent=2)
     if path is None:
         sys.stdout.write(text + "\n")
     else:
         path.write_text(text + "\n", encoding="utf-8")
         console.print(f"report: {path}", highlight=False)
-    console.print(report.summary(), highlight=False)
-    for line in report.details:
-        console.print(line, style="yellow", markup=False)
+    console.print(scored.summary(), highlight=False)
+    show(scored, console)
 
 
 def _tail(log: Path) -> str:

@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from firmware_sim.scenario import Expected, load_scenario
+from rules.declared import seconds
 from streetwarden.assembly import Assembly, City
 from streetwarden.centre import Centre
 from streetwarden.crew import Crew
-from streetwarden.report import Report, Run
-from streetwarden.score import TruthFile, compile_report, missing_by_device, read_truth
+from streetwarden.matching import TruthFile, read_truth
+from streetwarden.score import Score, duplicated, missing_by_device, score
+from streetwarden.told import Audit, Flaw, Run, Told, write_told
 from wire.clock import NANOSECONDS, from_iso
 
 DRAIN_S = 20.0  # wall: how long the last samples may take to the store
@@ -20,25 +24,13 @@ STATUS_S = 0.5  # wall: the gateways tell their account every two seconds
 COUNTER = "poll_counter"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the district centre's API told while the street was still alive.
-
-    By gateway: ``unanswered`` polls as it counted them, and the ``missing`` readings, which can be those only whose
-    instrument answered too late.
-    """
-
-    orders: list[Any]
-    alerts: list[Any]
-    devices: list[Any]
-    unanswered: dict[str, int]
-    missing: dict[str, int] = field(default_factory=dict)
-
-
 async def run_headless(
     assembly: Assembly, centre: Centre, city: City, length_s: float, stop: asyncio.Event
-) -> tuple[Report, Told]:
-    """Let the scenario run for ``length_s`` wall seconds, then let the street fall silent and count."""
+) -> tuple[Score, Told]:
+    """Let the scenario run for ``length_s`` wall seconds, then let the street fall silent and count.
+
+    The city's folder holds ``truth.json`` and ``told.json`` then.
+    """
 
     def truth() -> TruthFile:
         return read_truth(assembly.truth)
@@ -47,7 +39,11 @@ async def run_headless(
     working = asyncio.create_task(crew.run(), name="crew")
     try:
         await until(stop, length_s)
-        told = await _listen(centre)
+        ran_s = (city.clock.now() - city.clock.city) / NANOSECONDS
+        orders, alerts, devices = [
+            await centre.items(f"/api/v1/{each}") for each in ("work-orders", "alerts", "devices")
+        ]
+        gateways = (await centre.get("/api/v1/balance"))["gateways"]
     finally:
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -56,23 +52,76 @@ async def run_headless(
     balance = await drained(centre, city.clock.now() + int(NANOSECONDS * city.clock.speed))
     happened = truth()
     counters = await poll_counters(centre, happened)
-    gateways = {device["id"]: device["gateway"] for device in told.devices}
-    for device, missing in missing_by_device(happened.emitted, counters).items():
-        told.missing[gateways[device]] = told.missing.get(gateways[device], 0) + missing
-    latencies = [
-        (crew.first_seen[order["id"]] - city.clock.wall_at(from_iso(order["decided_at"]))) / NANOSECONDS
-        for order in told.orders
-        if order["id"] in crew.first_seen  # not one that opened after the crew's last look
-    ]
-    run = Run(city.scenario, city.seed, city.clock.speed, length_s)
-    return compile_report(run, happened, told.orders, told.alerts, told.devices, balance, counters, latencies), told
-
-
-async def _listen(centre: Centre) -> Told:
-    orders, alerts, devices = [await centre.items(f"/api/v1/{each}") for each in ("work-orders", "alerts", "devices")]
-    gateways = (await centre.get("/api/v1/balance"))["gateways"]
     unanswered = {gateway["id"]: gateway["counters"].get("edge_poll_no_answer_total", 0) for gateway in gateways}
-    return Told(orders, alerts, devices, unanswered)
+    gateway_of = {device["id"]: device["gateway"] for device in devices}
+    told = Told(
+        run=Run(city.scenario, city.seed, "real", city.clock.speed, round(ran_s, 1)),
+        orders=orders,
+        alerts=alerts,
+        devices=devices,
+        balance=balance,
+        expected=_expected(city.scenario, ran_s),
+        audit=audit(happened, counters, balance, gateway_of, unanswered),
+        unanswered=unanswered,
+        latency_s=[
+            (crew.first_seen[order["id"]] - city.clock.wall_at(from_iso(order["decided_at"]))) / NANOSECONDS
+            for order in orders
+            if order["id"] in crew.first_seen  # not one that opened after the crew's last look
+        ],
+    )
+    write_told(city.folder, told)
+    return score(happened, told), told
+
+
+def audit(
+    truth: TruthFile,
+    counters: Mapping[str, Sequence[float]],
+    balance: Mapping[str, Any],
+    gateway_of: Mapping[str, str],
+    unanswered: Mapping[str, int],
+) -> Audit:
+    """Hold the poll counters in the store against what the instruments counted; only these samples are audited.
+
+    A value that is missing is the edge's where its gateway counted at least as many polls without an answer: the
+    instrument answered too late. Else the store is where it is missing, wherever it was lost.
+    """
+    total = balance["total"]
+    return Audit(
+        emitted=sum(truth.emitted[device]["polls"] for device in counters),
+        acquired=total["acquired"],
+        filtered=total["filtered"],
+        dropped=sum(total["dropped"].values()),
+        committed=total["committed"],
+        audited=sum(len(values) for values in counters.values()),
+        flaws=tuple(_flaws(truth, counters, gateway_of, unanswered)),
+    )
+
+
+def _flaws(
+    truth: TruthFile,
+    counters: Mapping[str, Sequence[float]],
+    gateway_of: Mapping[str, str],
+    unanswered: Mapping[str, int],
+) -> Iterator[Flaw]:
+    missing = missing_by_device(truth.emitted, counters)
+    of_gateway: Counter[str] = Counter()
+    for device, count in missing.items():
+        of_gateway[gateway_of[device]] += count
+    for device, count in missing.items():
+        gateway = gateway_of[device]
+        if count and of_gateway[gateway] <= unanswered.get(gateway, 0):
+            yield Flaw("lost", device, COUNTER, count, "edge", note="answered too late")
+        elif count:
+            yield Flaw("lost", device, COUNTER, count, "store", note="not in the store")
+    for device, count in duplicated(counters).items():
+        if count:
+            yield Flaw("doubled", device, COUNTER, count, "store", note="in the store more than once")
+
+
+def _expected(scenario: str, ran_s: float) -> tuple[Expected, ...]:
+    """What a scenario expects to follow, if it ran to its end."""
+    declared, _ = load_scenario(scenario)
+    return declared.truth if ran_s >= seconds(declared.length) else ()
 
 
 async def until(stop: asyncio.Event, length_s: float | None) -> None:

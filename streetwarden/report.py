@@ -1,8 +1,9 @@
-"""The report of a run: what the district really had, against what was told, ordered, stored and found."""
-
-import math
+"""The report of a run without a person: its score and what crews found, in the few figures that the demo promises."""
 
 import msgspec
+
+from streetwarden.score import Score, delay
+from streetwarden.told import Run, Told
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -58,15 +59,6 @@ class DeviceRow(msgspec.Struct, frozen=True):
     misfire_rate: Rate
 
 
-class Run(msgspec.Struct, frozen=True):
-    """What was run: ``speed`` in city seconds a second, ``length_s`` in wall seconds."""
-
-    scenario: str
-    seed: int
-    speed: float
-    length_s: float
-
-
 class Report(msgspec.Struct, frozen=True):
     """``delay_s``: true onset to alert, city seconds. ``latency_s``: deciding sample to work order, wall seconds.
 
@@ -83,30 +75,24 @@ class Report(msgspec.Struct, frozen=True):
     held_back: dict[str, int]
     details: tuple[str, ...] = ()
 
-    def in_order(self) -> bool:
-        """Whether nothing was missed, invented, doubled or lost."""
-        truth, samples = self.truth, self.samples
-        return not (
-            truth.missed or truth.misfires or self.work_orders.duplicate or samples.missing or samples.duplicated
-        )
 
-    def summary(self) -> str:
-        """One line for the terminal."""
-        held = ", ".join(f"{count} {code}" for code, count in sorted(self.held_back.items())) or "nothing"
-        return (
-            f"found {self.truth.found} of {self.truth.incidents} incidents, {self.truth.misfires} misfires; "
-            f"{self.work_orders.closed} of {self.work_orders.opened} orders closed; held back: {held}; "
-            f"{self.samples.missing} samples missing, {self.samples.duplicated} doubled"
-        )
+def report_of(score: Score, told: Told) -> Report:
+    """Write the report of a run that has been scored."""
+    samples, incidents, orders = score.samples, score.incidents, score.orders
+    return Report(
+        score.run,
+        Samples(samples.acquired, samples.filtered, samples.committed, samples.lost, samples.doubled),
+        Truth(incidents.total, incidents.found, incidents.missed, orders.misfires),
+        Orders(orders.opened, orders.closed, orders.duplicates),
+        Spread(score.delay_s.p50, score.delay_s.p99),
+        Spread(score.latency_s.p50, score.latency_s.p99),
+        tuple(msgspec.convert(device, DeviceRow) for device in told.devices),
+        orders.held_back,
+        tuple(f"{detail.kind}: {detail.device or detail.hazard}: {detail.reason}" for detail in score.details),
+    )
 
 
 def spread(values: list[float]) -> Spread:
-    """Nearest-rank percentiles: a value that was really measured, never one between two."""
-    if not values:
-        return Spread(None, None)
-    ordered = sorted(values)
-
-    def at(share: float) -> float:
-        return round(ordered[math.ceil(share * len(ordered)) - 1], 3)
-
-    return Spread(at(0.5), at(0.99))
+    """Nearest-rank percentiles: see ``score.delay``."""
+    found = delay(values)
+    return Spread(found.p50, found.p99)

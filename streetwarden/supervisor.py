@@ -68,7 +68,8 @@ class Supervisor:
         self.parts[name].down_s = down_s
         process = self.parts[name].process
         if process is not None and process.returncode is None:
-            process.kill()
+            # The whole group: an embedded broker keeps a child of its own.
+            os.killpg(process.pid, signal.SIGKILL)
 
     async def _spawn(self, part: Part) -> None:
         part.starts += 1

@@ -24,7 +24,7 @@ from wire.counted import Counted
 
 T = TypeVar("T")
 START = 1_781_782_200 * NANOSECONDS  # 2026-06-18T11:30:00Z
-DISTRICT = Path(__file__).parents[1] / "streetwarden" / "district" / "district.toml"
+DISTRICT = Path(__file__).parents[1] / "firmware_sim" / "districts" / "bluestone.toml"
 
 _TEXT = '{ zh = "字", en = "word" }'
 

@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from firmware_sim.swarm import district_text, scenario_text
-from rules.district import load_district
+from firmware_sim.swarm import district_text, scenario_text, swarm
 from streetwarden.assembly import Assembly, City, assemble, evening
 from streetwarden.centre import Centre
 from streetwarden.demo import start
 from streetwarden.supervisor import Supervisor
 
-SPEED = 10.0  # the monitors' own interval of 10 s becomes one reading a second on the wall
+SPEED = 10.0  # a reading every 10 s of city time is one a second on the wall
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +46,14 @@ def swarm_city(
     rules: Path | None = None,
     cloud_module: str = "streetwarden.centre_process",
 ) -> City:
-    """Make 100 manhole monitors behind two gateways, six points each, read once a wall second: 600 samples/s.
+    """Make 100 manhole monitors behind two gateways, six points or more each, read once a wall second: 600 samples/s.
 
     Times are city seconds, ``SPEED`` of them in a wall second.
     """
     folder.mkdir(parents=True, exist_ok=True)
     district, scenario = folder / "swarm.toml", folder / "lids.toml"
-    district.write_text(district_text(100, buses=4, gateways=2), encoding="utf-8")
+    district.write_text(district_text(swarm(100, buses=4, gateways=2, interval_s=SPEED)), encoding="utf-8")
     scenario.write_text(scenario_text(per_minute, length_s, lasts_s, after_s=30.0), encoding="utf-8")
-    load_district(district.read_text(encoding="utf-8"), str(district))
     return City(
         folder / "city",
         district,

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from streetwarden.headless import drained, hush, readings
-from streetwarden.score import TruthFile, incident_of, judge, read_truth
+from streetwarden.score import TruthFile, incident_of, read_truth, score
+from streetwarden.told import Run, Told
 from tests import planted_cloud
 from tests.running import SPEED, Running, running, swarm_city
 from tests.seeds import seeds
@@ -30,7 +31,8 @@ SILENT_S = 18.0  # wall: a death of at most 10 s, the start, and the on-delay th
 TOLD_S = 8.5  # wall: the lid lifts, the on-delay of 60 city seconds, two polls
 # An order, the one that the lid has already, or a late notice of a lid that lay still again before the link was back.
 TOLD = {"auto", "joined_incident", "cleared_before_arrival"}
-VICTIMS = ("gw-0", "gw-1", "cloud", "broker")
+GATEWAYS = ("gw-1", "gw-2")
+VICTIMS = (*GATEWAYS, "cloud", "broker")
 
 
 @pytest.mark.timeout(240)
@@ -68,7 +70,7 @@ async def _survive(seed: int, folder: Path, broker: Server) -> None:
             lost += _check_counter(device, emitted["polls"], await readings(up.centre, device), deaths, up)
         _check_orders(up, truth, orders, alerts, deaths, hushed)
         polls = sum(emitted["polls"] for emitted in truth.emitted.values())
-        gateway_deaths = sum(len(deaths[victim]) for victim in ("gw-0", "gw-1"))
+        gateway_deaths = sum(len(deaths[victim]) for victim in GATEWAYS)
         sys.stdout.write(
             f"seed {seed}: {polls} polls, {lost} lost to {gateway_deaths} deaths of a gateway, "
             f"{len(alerts)} alerts, {len(orders)} orders\n"
@@ -80,10 +82,10 @@ def _check_orders(
 ) -> None:
     """One order for each lid, none for anything else; every lid that its gateway could watch throughout was told of."""
     assert {order["hazard"] for order in orders} == {"cover"}, "an outage of ours was taken for one of the street's"
-    scored, counted, _, details = judge(truth, orders, alerts)
-    assert (counted.duplicate, scored.misfires) == (0, 0), details
+    scored = score(truth, Told(Run("lids", up.city.seed, "real", SPEED, FLOW_S * SPEED), orders, alerts, [], {}))
+    assert (scored.orders.duplicates, scored.orders.misfires) == (0, 0), scored.details
     told = {incident.id for order in orders if (incident := incident_of(order, truth)) is not None}
-    assert counted.opened == len(told), "two orders of one incident"
+    assert scored.orders.opened == len(told), "two orders of one incident"
     silent = int(SILENT_S * NANOSECONDS)
     for incident in truth.incidents:
         (device,) = incident.devices
@@ -155,7 +157,7 @@ def _check_counter(
 
 def _gateway_of(device: str) -> str:
     """As ``firmware_sim.swarm`` spreads devices over buses, and buses over gateways."""
-    return f"gw-{int(device.removeprefix('monitor-')) % 4 % 2}"
+    return GATEWAYS[(int(device.removeprefix("monitor-")) - 1) % 4 % 2]
 
 
 def _city_ms(up: Running, wall: int) -> float:

@@ -10,7 +10,7 @@ from edge.profile import Profile, load_profiles
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 # UCUM/SenML symbols, and the two of uCIFI that have none (%LEL, count).
-UNITS = {"m", "mm", "deg", "V", "A", "W", "kW.h", "W.h", "Hz", "%", "%LEL", "ppm", "count", "1"}
+UNITS = {"m", "mm", "deg", "V", "A", "mA", "W", "kW.h", "W.h", "Hz", "%", "%LEL", "ppm", "count", "1"}
 PROFILES = load_profiles()
 
 each = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-import streetwarden
+import firmware_sim
 from edge.poller import ModbusBus
 from firmware_sim.cable import Cable
 from gateway import process
@@ -28,7 +28,7 @@ from wire.topics import Lane, up
 
 GATEWAY = "gw-north"
 LIMIT_S = 20.0
-DISTRICT = Path(streetwarden.__file__).parent / "district" / "district.toml"
+DISTRICT = Path(firmware_sim.__file__).parent / "districts" / "bluestone.toml"
 
 
 def configured(folder: Path, broker_port: int, extra: str = "") -> Path:

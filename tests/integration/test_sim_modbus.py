@@ -10,13 +10,14 @@ import pytest
 from pymodbus import ModbusException
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.client.mixin import ModbusClientMixin
+from pymodbus.framer import FramerType
+from pymodbus.framer.rtu import FramerRTU
 from pymodbus.pdu import ModbusPDU
 
 from edge.profile import Profile, load_profiles
 from firmware_sim.instruments import Instruments
-from firmware_sim.modbus import Bus, Unit
-from firmware_sim.process import buses_of
-from firmware_sim.registers import image
+from firmware_sim.modbus import Bus, Port, Transport, Unit, buses_of
+from firmware_sim.registers import Registers
 from firmware_sim.scenario import Scenario
 from firmware_sim.swarm import scenario_text, swarm
 from firmware_sim.world import World
@@ -47,8 +48,12 @@ def standing(second: float) -> Clock:
 
 
 @contextlib.asynccontextmanager
-async def master(bus: Bus, patience_s: float = 3.0) -> AsyncIterator[AsyncModbusTcpClient]:
-    client = AsyncModbusTcpClient("127.0.0.1", port=bus.door.port, timeout=patience_s, retries=0, reconnect_delay=0)
+async def master(
+    port: Port, patience_s: float = 3.0, framer: FramerType = FramerType.SOCKET
+) -> AsyncIterator[AsyncModbusTcpClient]:
+    client = AsyncModbusTcpClient(
+        "127.0.0.1", port=port.door.port, framer=framer, timeout=patience_s, retries=0, reconnect_delay=0
+    )
     assert await client.connect()
     try:
         yield client
@@ -73,10 +78,11 @@ def test_every_device_of_the_district_shows_what_its_instrument_shows() -> None:
 
     async def scenario() -> int:
         seen = 0
-        async with AsyncExitStack() as opened:
+        async with AsyncExitStack() as doors:
             for bus in buses_of(district(), instruments, clock):
-                await opened.enter_async_context(bus.door.open())
-                client = await opened.enter_async_context(master(bus))
+                port = Port(bus, "modbus_tcp")
+                await doors.enter_async_context(port.door.open())
+                client = await doors.enter_async_context(master(port))
                 for unit in bus.units.values():
                     await _check(client, unit.device.id, profiles[unit.device.profile], instruments, clock)
                     seen += 1
@@ -105,67 +111,23 @@ def test_every_device_of_the_district_shows_what_its_instrument_shows() -> None:
     assert asyncio.run(scenario()) == 19
 
 
-@pytest.mark.parametrize(
-    ("order", "float_words", "count_words"),
-    [  # the test vectors of the field: 230.2 as float32 and 123456 as uint32, byte by byte
-        ("ABCD", [0x4366, 0x3333], [0x0001, 0xE240]),
-        ("CDAB", [0x3333, 0x4366], [0xE240, 0x0001]),
-        ("BADC", [0x6643, 0x3333], [0x0100, 0x40E2]),
-        ("DCBA", [0x3333, 0x6643], [0x40E2, 0x0100]),
-    ],
-)
-def test_the_four_word_orders(order: str, float_words: list[int], count_words: list[int]) -> None:
-    profile = decode(
-        f"""
-        [profile]
-        id = "words"
-        kind = "power_meter"
-        maker = "none"
-        model = "none"
-        manual = "none"
-        protocol = "modbus"
-        interval_s = 1
-        [[point]]
-        metric = "voltage"
-        unit = "V"
-        function = 3
-        register = 10
-        type = "f32"
-        order = "{order}"
-        [[point]]
-        metric = "energy"
-        unit = "kWh"
-        function = 3
-        register = 20
-        type = "u32"
-        order = "{order}"
-        scale = 0.01
-        """,
-        Profile,
-        "words",
-    )
-    words = image(profile, 3, {"voltage": 230.2, "energy": 1234.56})
-    assert [words[10], words[11]] == float_words
-    assert [words[20], words[21]] == count_words
-
-
-def test_a_value_beyond_its_type_saturates() -> None:
-    profile = load_profiles()["reference_manhole_monitor"]
-    values = {point.metric: 0.0 for point in profile.point}
-    assert image(profile, 3, values | {"tilt": 1e9})[0] == 0xFFFF
-    assert image(profile, 3, values | {"tilt": -5.0})[0] == 0
-
-
 def manholes(clock: Clock) -> Bus:
     (bus,) = (bus for bus in buses_of(district(), Instruments(storm()), clock) if bus.name == "north-1")
     return bus
+
+
+@contextlib.asynccontextmanager
+async def opened(bus: Bus, transport: Transport = "modbus_tcp") -> AsyncIterator[Port]:
+    port = Port(bus, transport)
+    async with port.door.open():
+        yield port
 
 
 def test_the_counter_counts_each_answered_read_that_covers_it_and_no_other() -> None:
     bus = manholes(standing(60))
 
     async def scenario() -> None:
-        async with bus.door.open(), master(bus) as client:
+        async with opened(bus) as port, master(port) as client:
             shown = []
             for _ in range(5):
                 shown.append((await read(client, 4, 3, 0, 7)).registers[5:7])
@@ -181,7 +143,7 @@ def test_the_counter_counts_each_answered_read_that_covers_it_and_no_other() -> 
 
 @pytest.mark.parametrize(
     ("function", "address", "count", "code"),
-    [(3, 7, 1, 2), (3, 0, 8, 2), (4, 0, 1, 2), (1, 0, 1, 2), (3, 65535, 1, 2)],
+    [(3, 8, 1, 2), (3, 0, 9, 2), (4, 0, 1, 2), (1, 0, 1, 2), (3, 65535, 1, 2)],
 )
 def test_an_address_that_is_not_there_answers_exception_2(
     function: Literal[1, 3, 4], address: int, count: int, code: int
@@ -189,7 +151,7 @@ def test_an_address_that_is_not_there_answers_exception_2(
     bus = manholes(standing(60))
 
     async def scenario() -> ModbusPDU:
-        async with bus.door.open(), master(bus) as client:
+        async with opened(bus) as port, master(port) as client:
             return await read(client, 4, function, address, count)
 
     answer = asyncio.run(scenario())
@@ -199,26 +161,23 @@ def test_an_address_that_is_not_there_answers_exception_2(
 
 def test_what_is_no_read_answers_exception_1_and_an_impossible_count_3() -> None:
     bus = manholes(standing(60))
-    assert bus.answer(4, 1, bytes.fromhex("06 0000 0001"))[7:] == bytes([0x86, 1])
-    assert bus.answer(4, 1, bytes.fromhex("03 0000 00C8"))[7:] == bytes([0x83, 3])
-    assert bus.answer(4, 1, bytes.fromhex("03 00"))[7:] == bytes([0x83, 3])
+    unit = bus.units["manhole-n1"]
+    assert bus.answer(unit, bytes.fromhex("06 0000 0001")) == bytes([0x86, 1])
+    assert bus.answer(unit, bytes.fromhex("03 0000 00C8")) == bytes([0x83, 3])
+    assert bus.answer(unit, bytes.fromhex("03 0000 0000")) == bytes([0x83, 3])
+    assert bus.answer(unit, bytes.fromhex("03 00")) == bytes([0x83, 3])
 
 
-def test_a_dead_unit_keeps_silent_and_its_neighbours_answer() -> None:
+def test_a_unit_that_is_not_there_keeps_silent_and_the_others_answer() -> None:
     bus = manholes(standing(60))
 
     async def scenario() -> None:
-        async with bus.door.open(), master(bus, patience_s=0.2) as client:
-            bus.units["manhole-n1"].dead = True
+        async with opened(bus) as port, master(port, patience_s=0.2) as client:
             with pytest.raises(ModbusException):
-                await read(client, 4, 3, 0, 7)
-            with pytest.raises(ModbusException):
-                await read(client, 99, 3, 0, 1)  # nobody has this id
-            async with master(bus) as other:
+                await read(client, 99, 3, 0, 1)
+            async with master(port) as other:
                 assert not (await read(other, 5, 3, 0, 7)).isError()
-                bus.units["manhole-n1"].dead = False
-                assert (await read(other, 4, 3, 0, 7)).registers[6] == 1
-        assert bus.ignored["modbus_unanswered_requests_total"] == 2
+        assert bus.ignored["modbus_unanswered_requests_total"] == 1
 
     asyncio.run(scenario())
 
@@ -227,12 +186,12 @@ def test_garbage_costs_its_sender_the_connection_and_nobody_else() -> None:
     bus = manholes(standing(60))
 
     async def scenario() -> None:
-        async with bus.door.open():
-            reader, writer = await asyncio.open_connection("127.0.0.1", bus.door.port)
+        async with opened(bus) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port.door.port)
             writer.write(b"GET / HTTP/1.1\r\n" + b"x" * 300)
             assert await asyncio.wait_for(reader.read(), 2) == b""
             writer.close()
-            async with master(bus) as client:
+            async with master(port) as client:
                 assert not (await read(client, 4, 3, 0, 7)).isError()
         assert bus.ignored["modbus_garbage_connections_total"] == 1
 
@@ -243,8 +202,8 @@ def test_requests_sent_at_once_are_answered_in_order() -> None:
     bus = manholes(standing(60))
 
     async def scenario() -> None:
-        async with bus.door.open():
-            reader, writer = await asyncio.open_connection("127.0.0.1", bus.door.port)
+        async with opened(bus) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port.door.port)
             frames = b"".join(bytes([0, n, 0, 0, 0, 6, 4, 3, 0, 5, 0, 2]) for n in range(1, 20))
             writer.write(frames[:50])
             await writer.drain()
@@ -262,19 +221,21 @@ def test_a_hundred_devices_can_be_read_once_a_second_with_ease() -> None:
     world = World(city, decode(scenario_text(per_minute=30, length_s=600), Scenario, "lids"), 1, START)
     buses = buses_of(city, Instruments(world), standing(60))
 
-    async def poll(bus: Bus, rounds: int) -> None:
-        async with master(bus) as client:
+    ports = [Port(bus, "modbus_tcp") for bus in buses]
+
+    async def poll(port: Port, rounds: int) -> None:
+        async with master(port) as client:
             for _ in range(rounds):
                 for unit in range(1, 26):
                     assert len((await read(client, unit, 3, 0, 7)).registers) == 7
 
     async def scenario() -> float:
         clock = asyncio.get_running_loop().time
-        async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
-            for bus in buses:
-                await opened.enter_async_context(bus.door.open())
+        async with AsyncExitStack() as doors, asyncio.TaskGroup() as tasks:
+            for port in ports:
+                await doors.enter_async_context(port.door.open())
             began = clock()
-            polls = [tasks.create_task(poll(bus, 5), name=bus.name) for bus in buses]
+            polls = [tasks.create_task(poll(port, 5), name=port.bus.name) for port in ports]
             await asyncio.gather(*polls)
             return clock() - began
 
@@ -285,6 +246,42 @@ def test_a_hundred_devices_can_be_read_once_a_second_with_ease() -> None:
 
 def test_a_unit_reads_as_of_the_instant_of_the_read() -> None:
     world = storm()
-    unit = Unit(device("level-n1"), load_profiles()["dfrobot_sen0492"], Instruments(world))
-    dry, wet = (unit.read(3, 0x34, 1, int(at(minute * 60)[0]))[0] for minute in (1, 18))
-    assert dry - wet == pytest.approx(world.depth_m("underpass-bluestone", at(18 * 60))[0] * 1000, abs=5)
+    unit = Unit(device("level-n1"), Registers(load_profiles()["dfrobot_sen0492"]), Instruments(world))
+    dry, wet = (int.from_bytes(unit.read(3, 0x34, 1, int(at(minute * 60)[0])), "big") for minute in (1, 18))
+    assert dry - wet == pytest.approx(world.water.depth_m("underpass-bluestone", at(18 * 60))[0] * 1000, abs=5)
+
+
+def test_rtu_over_tcp_answers_as_modbus_tcp_does() -> None:
+    bus = manholes(standing(60))
+
+    async def scenario() -> None:
+        async with opened(bus, "rtu_over_tcp") as port, master(port, framer=FramerType.RTU) as client:
+            assert (await read(client, 4, 3, 0, 7)).registers[5:] == [0, 1]
+            assert (await read(client, 5, 3, 0, 7)).registers[5:] == [0, 1]
+            assert (await read(client, 4, 3, 8, 1)).exception_code == 2
+            assert (await read(client, 4, 3, 0, 7)).registers[5:] == [0, 2]
+        async with opened(bus) as plain, master(plain) as client:
+            assert (await read(client, 4, 3, 0, 7)).registers[5:] == [0, 3]
+
+    asyncio.run(scenario())
+
+
+def test_a_frame_with_a_wrong_checksum_is_not_answered() -> None:
+    bus = manholes(standing(60))
+
+    async def scenario() -> None:
+        async with opened(bus, "rtu_over_tcp") as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port.door.port)
+            question = bytes.fromhex("04 03 0005 0002")
+            crc = FramerRTU.compute_CRC(question)
+            writer.write(question + (crc ^ 1).to_bytes(2, "big"))
+            await writer.drain()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.2)
+            writer.write(question + crc.to_bytes(2, "big"))
+            answer = await asyncio.wait_for(reader.readexactly(9), 2)
+            writer.close()
+            assert answer[:7] == bytes.fromhex("04 03 04 00000001")
+            assert FramerRTU.check_CRC(answer[:-2], int.from_bytes(answer[-2:], "big"))
+
+    asyncio.run(scenario())

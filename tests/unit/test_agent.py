@@ -315,7 +315,7 @@ def test_a_fault_of_the_engine_is_not_hidden() -> None:
 
 
 def test_with_the_real_engine_deep_water_raises_an_alert() -> None:
-    place = Path(__file__).parents[2] / "streetwarden/district/district.toml"
+    place = Path(__file__).parents[2] / "firmware_sim/districts/bluestone.toml"
     district = load_district(place.read_text("utf-8"), place.name)
     profiles = load_profiles()
     places = installed(district, "gw-north", profiles)

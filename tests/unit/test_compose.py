@@ -17,7 +17,7 @@ from rules.declared import decode
 from rules.district import load_district
 
 ROOT = Path(__file__).parents[2]
-DISTRICT = load_district((ROOT / "streetwarden/district/district.toml").read_text(), "district.toml")
+DISTRICT = load_district((ROOT / "firmware_sim/districts/bluestone.toml").read_text(), "district.toml")
 CONFIGURATIONS: dict[str, type[Any]] = {
     "cloud": CloudConfig,
     "gateway": GatewayConfig,

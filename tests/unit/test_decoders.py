@@ -18,7 +18,7 @@ from wire.clock import Clock, from_iso
 from wire.counted import Counted
 from wire.session import Delivery
 
-PLACE = Path(__file__).parents[2] / "streetwarden/district/district.toml"
+PLACE = Path(__file__).parents[2] / "firmware_sim/districts/bluestone.toml"
 DISTRICT = load_district(PLACE.read_text("utf-8"), PLACE.name)
 TABLE = table_of(DISTRICT, "gw-north", load_profiles())
 UPLINK = "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124136b000042/event/up"

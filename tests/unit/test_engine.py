@@ -393,7 +393,8 @@ def test_a_rule_that_cannot_be_read_is_named(when: str, why: str) -> None:
     pack += f'[[rule.level]]\nname = "x"\nseverity = "IV"\nwhen = {when}\n'
     with pytest.raises(Refused) as refused:
         load_rules(pack, "pack.toml")
-    assert refused.value.place == "pack.toml: rule bad.rule"
+    line = 1 if "silence" in why else 16
+    assert refused.value.place.startswith(f"pack.toml:{line}: rule bad.rule")
     assert why in refused.value.why
 
 

@@ -116,9 +116,9 @@ def test_the_point_table_follows_district_and_profile() -> None:
         ("level-1", "level"),
         ("lamp-1", "voltage"),
     ]
-    assert len(table.points) == 10
+    assert len(table.points) == 11
     assert (table.points[1].unit, table.points[1].interval_s) == ("m", 10.0)
-    assert [place.rows.tolist() for place in installed(district, "gw", load_profiles())] == [[0, 1], [*range(2, 10)]]
+    assert [place.rows.tolist() for place in installed(district, "gw", load_profiles())] == [[0, 1], [*range(2, 11)]]
 
 
 def test_derived_quantities() -> None:
@@ -146,7 +146,7 @@ def test_a_ratio_is_not_there_while_its_divisor_is_zero() -> None:
 
     assert reading(power=45.0, dim=60.0)["power_ratio"] == pytest.approx(0.5)
     assert "power_ratio" not in reading(power=0.0, dim=0.0)
-    assert len(reading(power=0.0, dim=0.0)) == 7
+    assert len(reading(power=0.0, dim=0.0)) == 8
 
 
 def test_what_was_not_told_is_not_there_nor_what_derives_from_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from firmware_sim.cable import Cable
 from firmware_sim.street import CABLE_WALL_S, Street
-from firmware_sim.truth import incidents, nuisances
+from firmware_sim.truth import truth_at
 from tests.city import START, at, storm
 from wire.clock import NANOSECONDS, Clock
 
@@ -37,7 +37,7 @@ def test_a_repeated_press_takes_another_device_until_none_is_left() -> None:
     assert not buttons.press("theft").started
     clock.second[0] += 3600
     assert buttons.press("theft").started
-    stolen = [one for one in incidents(world, START + 20 * MINUTE) if one.id.startswith("visitor-theft")]
+    stolen = [one for one in truth_at(world, START + 20 * MINUTE, {}).incidents if one.id.startswith("visitor-theft")]
     assert sorted(one.devices[0] for one in stolen) == sorted(filter(None, targets))
 
 
@@ -48,7 +48,7 @@ def test_an_event_begins_after_the_press_on_a_whole_second() -> None:
     (event,) = (event for event in world.events if event.id == "visitor-truck-1")
     assert 0 < event.at - clock.now() <= 2 * NANOSECONDS
     assert (event.at - START) % NANOSECONDS == 0
-    assert [one.device for one in nuisances(world, event.at)] == [event.target]
+    assert [one.device for one in truth_at(world, event.at, {}).nuisances] == [event.target]
 
 
 def test_a_flood_picks_a_dry_underpass_meets_the_standard_and_recedes() -> None:
@@ -56,7 +56,7 @@ def test_a_flood_picks_a_dry_underpass_meets_the_standard_and_recedes() -> None:
     clock.second[0] = 60
     assert {buttons.press("flood").target, buttons.press("flood").target} == {"underpass-bluestone", "underpass-bamboo"}
     assert not buttons.press("flood").started
-    floods = [one for one in incidents(world, START + 60 * MINUTE) if one.site == "underpass-bamboo"]
+    floods = [one for one in truth_at(world, START + 60 * MINUTE, {}).incidents if one.site == "underpass-bamboo"]
     assert [one.hazard for one in floods][:1] == ["flood"]
     assert [level.name for level in floods[0].levels] == ["slow", "close", "severe"]
     assert floods[0].end is not None
