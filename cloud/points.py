@@ -6,6 +6,7 @@ import structlog
 from sqlalchemy import BigInteger, Column, LargeBinary, String, Table, select
 from sqlalchemy.dialects.sqlite import insert
 
+from cloud.registry import Units
 from cloud.store import Store, metadata
 from rules.samples import PointTable
 from wire.batch import decode, encode
@@ -28,6 +29,7 @@ class PointTables:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, PointTable] = {}
+        self._units: Units | None = None
 
     async def load(self) -> None:
         """Read back what was kept before this process began."""
@@ -38,9 +40,11 @@ class PointTables:
     def get(self, digest: str) -> PointTable | None:
         return self._known.get(digest)
 
-    def all(self) -> list[PointTable]:
-        """Every table, the oldest first: what a later one says of a point replaces what an earlier one said."""
-        return list(self._known.values())
+    def units(self) -> Units:
+        """Look up the units that the tables tell; of a point that several name, the newest tells it."""
+        if self._units is None:  # a hundred thousand points are not read anew for every answer
+            self._units = Units(self._known.values())
+        return self._units
 
     async def keep(self, tables: Iterable[PointTable], now: int) -> None:
         """Remember tables, on disk first; ``now`` is city time in UTC nanoseconds."""
@@ -54,5 +58,6 @@ class PointTables:
         keep = insert(point_table).on_conflict_do_nothing()
         await self._store.write(lambda connection: connection.execute(keep, rows))
         self._known.update(new)
+        self._units = None
         for digest, table in new.items():
             log.info("point table kept", gateway=table.gateway, points=len(table.points), digest=digest)

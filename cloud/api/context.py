@@ -38,7 +38,7 @@ class Context:
 
     def units(self) -> Units:
         """Look up the units that the gateways' point tables tell."""
-        return Units(self.points.all())
+        return self.points.units()
 
     async def change(self, do: Callable[[Connection], T]) -> T:
         """Run a change in one transaction and wake whoever waits for news."""

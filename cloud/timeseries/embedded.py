@@ -16,6 +16,7 @@ from cloud.timeseries.series import SeriesNumbers
 T = TypeVar("T")
 
 CLOSE_WITHIN_S = 3.0
+MEMORY = "512MB"
 
 # The sample table has no key: it would cost nine tenths of the speed, and the ledger already keeps repeats out.
 _TABLES = """
@@ -98,7 +99,12 @@ class EmbeddedTimeSeries:
     def _open(self) -> None:
         self._connection = duckdb.connect(
             str(self._path),
-            config={"autoinstall_known_extensions": False, "autoload_known_extensions": False},  # no network
+            # No network; and no more memory than a small server can spare, whatever the machine has.
+            config={
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "memory_limit": MEMORY,
+            },
         )
         self._connection.execute(_TABLES)
         self._reading = self._connection.cursor()

@@ -243,7 +243,8 @@ class _Fast:
             await desk.pass_time(min(at, until))
             self.boxes[name].tell(quiet.pop(name, []))
             await self._send([name], self.clock.now(), desk)
-            await desk.look()
+            if step is None or step.phase is not Phase.CLEARED:
+                await desk.look()
         await desk.pass_time(until)
         for name, steps in quiet.items():
             self.boxes[name].tell(steps)

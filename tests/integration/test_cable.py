@@ -202,7 +202,7 @@ def test_the_process_runs_the_street_and_stops_in_two_seconds(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "says_"),
     [
-        ('scenario = "typhoon"', "scenario typhoon: none of that name is shipped"),
+        ('scenario = "blizzard"', "scenario blizzard: none of that name is shipped"),
         ("sead = 1", "unknown key `sead`; did you mean `seed`?"),
         ("bus = { north-9 = 0 }", "bus.north-9"),
         ("cable = { gw-north = 0 }", "cable: a cable needs a `broker`"),

@@ -251,7 +251,7 @@ def test_without_any_broker_it_runs_and_stops_cleanly(tmp_path: Path) -> None:
         ("buses.north-1 = ", "# ", "buses.north-1: is missing"),
         ("data = ", "dta = ", "did you mean `data`"),
         ("speed = 30.0", "speed = 0.0", "above 0"),
-        ("district.toml", "nowhere.toml", "cannot be read"),
+        ("bluestone.toml", "nowhere.toml", "cannot be read"),
         ('gateway = "gw-north"', 'gateway = "gw-north', "not TOML"),
     ],
 )
