@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
-.PHONY: demo setup test lint city city-long city-update city-unseen bench storm-long kill-long lock clean
+.PHONY: demo setup test quick lint city city-long city-update city-unseen bench storm-long kill-long lock clean
 .DELETE_ON_ERROR:
 
 demo: setup  # ARGS="--headless --for 90 --report FILE"
@@ -28,10 +28,19 @@ setup: .venv/demo.stamp
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-test: .venv/dev.stamp  # ARGS go to pytest
+# The city is all computing, so it runs beside the other checks that are; what watches a clock runs after them, alone.
+test: .venv/dev.stamp  # ARGS go to pytest, and leave out the city
 	@.ci/servers
+ifeq ($(ARGS),)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync quick city
+	@$(BIN)/python -m pytest tests/integration tests/acceptance
+else
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
+endif
+
+quick: lint
+	@$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/golden
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
@@ -54,7 +63,8 @@ city-unseen: setup  # twenty fresh seeds; ARGS="--base 1" for the same ones agai
 	@$(BIN)/streetwarden sim city-unseen $(ARGS)
 
 bench: .venv/dev.stamp
-	@set -e; for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each $(ARGS); done
+	@set -e; for each in benchmarks/[a-z]*.py; do \
+	  echo "== $$each"; $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
 # The long forms of what CI runs over three seeds.
 storm-long kill-long: %-long: .venv/dev.stamp
