@@ -15,6 +15,7 @@ Shown = dict[str, Floats]
 
 _BLIND_M = 0.05  # nearer than this a level sensor hears its own pulse
 _RAIN_FULL = 65536  # tenths of a millimetre, in the gauge's one register
+CLEARED = "rain_partial"  # a metric whose register starts again at 0 with every read
 _CELLS = {"tilt": 0.05, "level": 0.003, "ch4": 0.1, "h2s": 0.1, "o2": 0.05}  # deviation of their noise
 _METERS = {"voltage": 0.1, "power": 0.2, "power_factor": 0.004, "leakage": 0.1}
 
@@ -135,8 +136,8 @@ class Instruments:
 class ReadClearing:
     """Instruments whose rain gauges also count what fell since they were read last, in ``rain_partial``.
 
-    Like the register itself it remembers: one of these serves one master, who asks in order of time, live or in fast
-    time. The first reading counts from 0.
+    Like the register itself it remembers, so it serves units that are read in order of time. The first reading counts
+    from 0.
     """
 
     def __init__(self, instruments: Instruments) -> None:
@@ -151,5 +152,5 @@ class ReadClearing:
             tenths = np.round(shown["rain_total"] * 10.0)
             fallen = np.diff(tenths, prepend=self._read.get(device.id, tenths[0]))
             self._read[device.id] = float(tenths[-1])
-            shown["rain_partial"] = fallen % _RAIN_FULL / 10.0
+            shown[CLEARED] = fallen % _RAIN_FULL / 10.0
         return shown

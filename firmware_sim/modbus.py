@@ -19,7 +19,7 @@ from pymodbus.pdu import DecodePDU
 
 from edge.profile import load_profiles
 from firmware_sim.door import Door
-from firmware_sim.instruments import Instruments
+from firmware_sim.instruments import CLEARED, Instruments, ReadClearing
 from firmware_sim.registers import Illegal, Registers
 from firmware_sim.wirefaults import EXCEPTIONS, SILENT, bus_fault, fault_of
 from firmware_sim.world import World
@@ -43,19 +43,21 @@ class Unit:
         self.polls = 0
         self._registers = registers
         self._instruments = instruments
+        self._clearing = ReadClearing(instruments)
 
     def read(self, function: int, start: int, count: int, at: int, *, heard: bool = True) -> bytes:
         """Data bytes at the city instant ``at`` (UTC ns); ``Illegal`` for an address that is not there.
 
         A read that covers the poll counter adds one to it first, so the first such read shows 1; not so one whose
-        answer the wire spoils, which is not ``heard``.
+        answer the wire spoils, which is not ``heard``. A register that clears on reading does so whoever hears it.
         """
         wanted = self._registers.metrics(function, start, count)
         if heard:
             self.answered += 1
             if COUNTER in wanted:
                 self.polls = (self.polls + 1) & 0xFFFFFFFF
-        shown = self._instruments.show(self.device, np.array([at], np.int64))
+        instruments = self._clearing if CLEARED in wanted else self._instruments
+        shown = instruments.show(self.device, np.array([at], np.int64))
         values = shown | {COUNTER: np.array([float(self.polls)])}
         return self._registers.reply(function, start, count, values).tobytes()
 

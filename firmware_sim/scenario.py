@@ -5,6 +5,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -233,7 +234,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One labelled stretch of a city's life.
 
     ``district`` is a shipped one's name or a path beside the scenario; a ``fleet`` generates one instead. Scenario time
-    0 is ``starts`` (UTC), unless whoever runs it has a clock of his own. ``seed`` is the one it is kept with.
+    0 is ``starts`` (UTC), unless whoever runs it has a clock of his own. ``seed`` is the one it is kept with. Of what
+    covers tell, the share ``radio_loss`` never arrives, on a good day as on a bad one.
     """
 
     name: str
@@ -246,6 +248,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rain: Rain = Rain()
     lighting: Lighting = Lighting()
     sewer: Sewer = Sewer()
+    radio_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     underpass: tuple[Underpass, ...] = ()
     event: tuple[Happening, ...] = ()
     recording: tuple[Recording, ...] = ()

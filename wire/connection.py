@@ -72,7 +72,9 @@ class Connection:
     Made and used on the event loop. paho's callbacks run on its thread and do nothing but hand over to the loop.
     """
 
-    def __init__(self, wanted: Wanted, generation: int, deliver: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, wanted: Wanted, generation: int, deliver: Callable[[Delivery], None], retained: bool = True
+    ) -> None:
         self.generation = generation
         self.settled = asyncio.Event()
         self.ended = asyncio.Event()
@@ -80,6 +82,7 @@ class Connection:
         self.why = ""
         self._wanted = wanted
         self._deliver = deliver
+        self._retained = retained
         self._loop = asyncio.get_running_loop()
         self._window = asyncio.Semaphore(PUBLISH_WINDOW)
         self._packet_most: int | None = None
@@ -136,6 +139,11 @@ class Connection:
                 self.why = self.why or f"no acknowledgement within {PUBACK_S:g} s"
                 await self.close()  # it tells whoever waits, us too
                 return acknowledged.result()
+
+    def leave(self, why: str) -> None:
+        """Say goodbye after the acknowledgements on their way, without waiting for the end."""
+        self._client.note(why)
+        self._client.disconnect()
 
     async def close(self) -> None:
         """Say goodbye and wait for the thread, half a second at most; what hangs in TCP is left to end by itself."""
@@ -201,7 +209,9 @@ class Connection:
         window = min(PUBLISH_WINDOW, getattr(properties, "ReceiveMaximum", PUBLISH_WINDOW))
         self._hand_over(self._connected, flags.session_present, window, getattr(properties, "MaximumPacketSize", None))
         if self._wanted.subscriptions:
-            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._wanted.subscriptions])
+            retained = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if self._retained else SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+            asked = SubscribeOptions(qos=1, retainHandling=retained)
+            client.subscribe([(topic, asked) for topic in self._wanted.subscriptions])
 
     def _on_subscribe(
         self,

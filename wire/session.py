@@ -69,6 +69,7 @@ class Session:
         self._changed = asyncio.Condition()
         self._connection: Connection | None = None
         self._generation = 0
+        self._overrun = 0  # the newest generation that had to leave out what the broker will repeat
 
     async def __aenter__(self) -> Self:
         self._runner = asyncio.create_task(self._run(), name=f"mqtt session {self._wanted.client_id}")
@@ -100,6 +101,7 @@ class Session:
     async def receive(self) -> Delivery:
         """Wait for the next message, in the order of arrival. Acknowledge it once it is safe."""
         while not self._intake:
+            self._leave_if_overrun()
             self._arrived.clear()
             await self._arrived.wait()
         return self._intake.popleft()
@@ -130,7 +132,8 @@ class Session:
         while True:
             started = clock()
             why = await self._connect_once()
-            attempt = 0 if clock() - started > STEADY_S else attempt + 1
+            good = clock() - started > STEADY_S or self._overrun == self._generation
+            attempt = 0 if good else attempt + 1
             if attempt <= 1:  # told once an outage, not once an attempt
                 self._log.warning("mqtt not connected", generation=self._generation, why=why)
             self._counted.add("mqtt_connections_ended_total")
@@ -141,7 +144,9 @@ class Session:
     async def _connect_once(self) -> str:
         """One connection from its start to its end; why it ended."""
         self._generation += 1
-        connection = Connection(self._wanted, self._generation, self._take)
+        # After an overrun the broker owes what was left out; all that is retained on top would overrun it for ever.
+        retained = self._overrun < self._generation - 1 or self._overrun == 0
+        connection = Connection(self._wanted, self._generation, self._take, retained)
         self._connection = connection
         try:
             async with asyncio.timeout(HANDSHAKE_S):
@@ -171,9 +176,23 @@ class Session:
             self._changed.notify_all()
 
     def _take(self, delivery: Delivery) -> None:
-        if len(self._intake) >= INTAKE_WINDOWS * self._wanted.receive_maximum:
-            # Left out but not acknowledged: at QoS 1 the broker, which overran its window, sends it again.
-            self._counted.add("mqtt_overflow_messages_total")
-            return
-        self._intake.append(delivery)
-        self._arrived.set()
+        """Keep a message, or leave it out when too many wait: brokers overrun the window (Mosquitto 2.0.11 does).
+
+        A broker repeats what it was not acknowledged on the next connection only, and in order: so an overrun
+        connection takes nothing more, and ends once its messages are worked off. Each one thus brings a full intake
+        forward, however long the overload lasts. At QoS 0, and in a session that is not kept, nothing is repeated.
+        """
+        repeated = delivery.qos > 0 and not self._wanted.clean
+        if not (repeated and delivery.generation == self._overrun):
+            if len(self._intake) < INTAKE_WINDOWS * self._wanted.receive_maximum:
+                self._intake.append(delivery)
+                self._arrived.set()
+                return
+            if repeated:
+                self._overrun = delivery.generation
+                self._counted.add("mqtt_connections_overrun_total")
+        self._counted.add("mqtt_overflow_messages_total")
+
+    def _leave_if_overrun(self) -> None:
+        if self._connection is not None and self._connection.generation == self._overrun:
+            self._connection.leave("the broker overran its window")

@@ -52,9 +52,10 @@ class Carried(NamedTuple):
 class Air:
     """The way of one device's records, as the world's faults have it."""
 
-    def __init__(self, world: World, device: str) -> None:
+    def __init__(self, world: World, device: str, *, by_radio: bool) -> None:
         self._world = world
         self._device = device
+        self._by_radio = by_radio
         self._sent = 0
         self._held: tuple[Carried, Event] | None = None  # waits for the next one to overtake it
 
@@ -99,7 +100,8 @@ class Air:
     def _lost(self, told: Sequence[Told]) -> NDArray[np.bool_]:
         number = self._sent + np.arange(len(told))
         self._sent += len(told)
-        lost = np.zeros(len(told), np.bool_)
+        share = self._world.scenario.radio_loss if self._by_radio else 0.0
+        lost = noise.uniform(noise.stream(self._world.seed, "radio", self._device), number) < share
         at = np.array([record.at for record in told], np.int64)
         for event in self._world.of("uplinks_lost", self._device):
             drawn = noise.uniform(noise.stream(self._world.seed, event.id, self._device), number)

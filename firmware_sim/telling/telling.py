@@ -143,7 +143,8 @@ def _teller(device: Device, instruments: Instruments, start: int) -> Teller | No
     if not isinstance(device.wire, _SPEAK.get(device.kind, ())):
         raise Refused(f"device {device.id}: wire", f"no {device.kind} here speaks {type(device.wire).__name__}")
     walker = Camera if device.kind == "camera" else Cover
-    return Teller(device, walker(device, instruments, start), Air(instruments.world, device.id))
+    air = Air(instruments.world, device.id, by_radio=device.kind != "camera")
+    return Teller(device, walker(device, instruments, start), air)
 
 
 def _write(district: str, device: Device, record: Told, delivered_at: int) -> Iterable[Written]:

@@ -18,13 +18,13 @@ from edge.profile import Profile, load_profiles
 from firmware_sim.instruments import Instruments
 from firmware_sim.modbus import Bus, Port, Transport, Unit, buses_of
 from firmware_sim.registers import Registers
-from firmware_sim.scenario import Scenario
+from firmware_sim.scenario import Burst, Rain, Scenario
 from firmware_sim.swarm import scenario_text, swarm
 from firmware_sim.world import World
 from rules.declared import decode
-from rules.district import Modbus
+from rules.district import Modbus, Text
 from tests.city import START, at, device, district, storm
-from wire.clock import Clock
+from wire.clock import NANOSECONDS, Clock
 
 DATATYPE = ModbusClientMixin.DATATYPE
 _DECODED_AS = {
@@ -285,3 +285,50 @@ def test_a_frame_with_a_wrong_checksum_is_not_answered() -> None:
             assert FramerRTU.check_CRC(answer[:-2], int.from_bytes(answer[-2:], "big"))
 
     asyncio.run(scenario())
+
+
+CLEARING = """
+[profile]
+id = "clearing"
+kind = "rain_gauge"
+maker = "test"
+model = "weighing gauge"
+manual = "as the partial register of DeltaOhm's HD2016"
+protocol = "modbus"
+interval_s = 60
+
+[[point]]
+metric = "rain_total"
+unit = "mm"
+function = 3
+register = 0
+type = "u16"
+scale = 0.1
+
+[[point]]
+metric = "rain_partial"
+unit = "mm"
+function = 3
+register = 1
+type = "u16"
+scale = 0.1
+"""
+
+
+def test_a_register_that_clears_on_reading_shows_what_fell_since_the_last_read() -> None:
+    profile = decode(CLEARING, Profile, "clearing")
+    rain = Rain(burst=(Burst("30min", "30min", 60.0),))
+    world = World(district(), Scenario("rain", Text("雨", "rain"), "1h", rain=rain), 1, START)
+    (gauge,) = [device for device in world.district.device if device.kind == "rain_gauge"]
+    unit = Unit(gauge, Registers(profile), Instruments(world))
+
+    def read(start: int, minute: int) -> int:
+        return int.from_bytes(unit.read(3, start, 1, START + minute * 60 * NANOSECONDS), "big")
+
+    before = read(0, 0)
+    assert read(1, 0) == 0
+    first, second = read(1, 20), read(1, 40)
+    assert first > 0
+    assert second > 0
+    assert read(1, 40) == 0  # a second master loses rain
+    assert read(0, 40) - before == first + second  # which the total, read in between, does not clear
