@@ -122,7 +122,8 @@ def short(job: Job, kept: Kept | None) -> Job | None:
     length_s = kept.short.length_s if kept and kept.short else SHORT_S
     if job.length_s <= length_s:
         return None
-    return msgspec.structs.replace(job, length_s=length_s, folder=job.folder.with_name(f"{job.folder.name}-short"))
+    folder = job.folder.with_name(f"{job.folder.name}-short")
+    return msgspec.structs.replace(job, length_s=length_s, folder=folder, cut=True)
 
 
 def bound_of(result: Result) -> Bound:

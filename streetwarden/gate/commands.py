@@ -21,9 +21,10 @@ from streetwarden.gate.bounds import (
     write_bounds,
 )
 from streetwarden.gate.junit import write_junit
+from streetwarden.gate.page import write_index
 from streetwarden.gate.result import Job, Result, Runner, encode
 from streetwarden.gate.suite import run_suite, suite
-from streetwarden.gate.summary import markdown, write_index
+from streetwarden.gate.summary import markdown
 from streetwarden.gate.unseen import SEEDS, unseen_report
 
 BOUNDS = Path("tests/gate/bounds.json")
@@ -55,6 +56,7 @@ def city(
     results = _run(jobs)
     if json_file is not None:
         json_file.write_bytes(as_json(results))
+    write_index(out / "index.html", results, [])
     typer.echo(markdown(results, []))
     raise typer.Exit(1 if any(result.crash for result in results) else 0)
 

@@ -17,7 +17,8 @@ DAY_S = 86400.0
 class Job(msgspec.Struct, frozen=True):
     """A run to make: ``scenario`` is a shipped name or a path, ``name`` what it is reported and kept under.
 
-    ``length_s`` are city seconds from the scenario's start on; ``folder`` is where it leaves its files.
+    ``length_s`` are city seconds from the scenario's start on, not all of it if ``cut``; ``folder`` is where it leaves
+    its files.
     """
 
     name: str
@@ -27,11 +28,14 @@ class Job(msgspec.Struct, frozen=True):
     folder: Path
     rules: Path | None = None
     profiles: Path | None = None
+    cut: bool = False
 
     def command(self, device: str = "") -> str:
         """Write the one command that runs it again, looking at ``device``."""
         words = ["streetwarden", "sim", "run", self.scenario, "--seed", str(self.seed)]
-        for option, value in (("--rules", self.rules), ("--profiles", self.profiles), ("--device", device)):
+        length = f"{self.length_s:g}s" if self.cut else ""
+        options = (("--for", length), ("--rules", self.rules), ("--profiles", self.profiles), ("--device", device))
+        for option, value in options:
             if value:
                 words += [option, str(value)]
         return shlex.join(words)

@@ -1,8 +1,6 @@
-"""The gate's outcome in Markdown for a pull request, and a page that leads to every run's own."""
+"""The gate's outcome in Markdown, for a pull request."""
 
-import html
 from collections.abc import Sequence
-from pathlib import Path
 
 from streetwarden.gate.bounds import Check, shown
 from streetwarden.gate.result import Result
@@ -53,28 +51,3 @@ def markdown(results: Sequence[Result], checks: Sequence[Check]) -> str:
 def table(cells: Sequence[str]) -> str:
     """Write one row of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def write_index(file: Path, results: Sequence[Result], checks: Sequence[Check]) -> None:
-    """Write a page beside the runs' folders that leads to each run's page."""
-    at_fault = {check.scenario for check in checks if check.failure}
-    rows = [
-        f'<li class="{"bad" if result.job.name in at_fault else "good"}">{_link(file, result)}</li>'
-        for result in sorted(results, key=lambda result: result.job.name not in at_fault)
-    ]
-    failures = "".join(f"<pre>{html.escape(check.failure)}</pre>" for check in checks if check.failure)
-    file.write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>City</title>'
-        "<style>body{font:16px system-ui;margin:2em;color-scheme:light dark}.bad::marker{content:'✗ '}"
-        ".good::marker{content:'✓ '}pre{border-left:4px solid #c33;padding-left:1em;white-space:pre-wrap}</style>"
-        f"<h1>City</h1>{failures}<ul>{''.join(rows)}</ul></html>\n",
-        encoding="utf-8",
-    )
-
-
-def _link(file: Path, result: Result) -> str:
-    said = html.escape(f"{result.job.name}, seed {result.job.seed}")
-    page = result.job.folder / "score.html"
-    if not page.is_file():
-        return said
-    return f'<a href="{html.escape(page.relative_to(file.parent).as_posix())}">{said}</a>'
