@@ -1,7 +1,8 @@
 """Fast time: 30 days of 500 devices at one sample a minute, from the world to work orders, in one process.
 
 Prints the samples and the microseconds a sample of each stage beside its budget, the peak of memory, and whether the
-samples reconcile. ``--days`` for a shorter run. At one sample a minute the filter's heartbeat keeps every sample.
+samples reconcile. The rules are the shipped ones; there is no anomaly ensemble yet. At one sample a minute the filter's
+heartbeat keeps every sample. ``--days`` for a shorter run.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def main() -> None:
         run = FastRun(str(folder), 1, folder / "run", length_s=days * 86_400, progress=_show)
         told = asyncio.run(run_fast(run, stages))
         took = time.perf_counter() - began
-    audit, total = told.audit, told.audit.emitted
+    audit, total = told.audit, told.audit.acquired
     sys.stderr.write("\n")
     print(f"{total:,} samples of {len(told.devices)} devices in {took:.0f} s: {1e6 * took / total:.2f} us a sample")
     print(f"limit {LIMIT_S * days / 30:.0f} s: {LIMIT_S * days / 30 / took:.2f} times as fast")
@@ -72,10 +73,11 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {peak:,.0f} MB of {LIMIT_MB:,.0f}")
     print(
-        f"emitted {audit.emitted:,} = acquired {audit.acquired:,} = filtered {audit.filtered:,} + dropped "
-        f"{audit.dropped:,} + committed {audit.committed:,}; read back {audit.audited:,}, flaws {len(audit.flaws)}"
+        f"emitted {audit.emitted:,} measured; acquired {audit.acquired:,} with the derived = filtered "
+        f"{audit.filtered:,} + dropped {audit.dropped:,} + committed {audit.committed:,}; read back {audit.audited:,}, "
+        f"flaws {len(audit.flaws)}"
     )
-    balanced = audit.acquired == audit.filtered + audit.dropped + audit.committed and audit.emitted == audit.acquired
+    balanced = audit.acquired == audit.filtered + audit.dropped + audit.committed
     reconciled = balanced and audit.audited == audit.committed and not audit.flaws
     print(f"the samples {'reconcile' if reconciled else 'do NOT reconcile'}; {len(told.orders)} work orders")
     sys.exit(0 if reconciled else 1)

@@ -18,6 +18,7 @@ from wire.clock import NANOSECONDS, from_iso
 from wire.files import read
 
 EVENING = "2026-06-18T11:30:00Z"  # 19:30 in Shanghai: the lamps are lit
+Count = Annotated[int, msgspec.Meta(ge=0)]
 _MILLISECOND = NANOSECONDS // 1000  # to which the truth is told
 
 
@@ -204,10 +205,10 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     hazard: str
-    incidents: int = 0
-    orders: int = 1
-    announcements: int | None = None
-    held: int | None = None
+    incidents: Count = 0
+    orders: Count = 1
+    announcements: Count | None = None
+    held: Count | None = None
 
 
 class Recording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -298,7 +299,7 @@ def load_scenario(name: str) -> tuple[Scenario, str]:
         }
         if name not in shipped:
             raise Refused(f"scenario {name}", f"none of that name is shipped; there are {', '.join(sorted(shipped))}")
-        place = Source(f"scenarios/{name}.toml", read(shipped[name]))
+        place = Source(f"firmware_sim/scenarios/{name}.toml", read(shipped[name]))
     return decode(place.text, Scenario, place), place
 
 

@@ -117,7 +117,9 @@ def sim_serve(configuration: Configuration) -> None:
 def sim_run(
     scenario: Annotated[str, typer.Argument(help="a shipped scenario's name, or a path")],
     seed: Annotated[int | None, typer.Option(help="another than the scenario's own", min=0)] = None,
-    speed: Annotated[float, typer.Option(help="city seconds a second over real sockets; 0: fast time", min=0)] = 0.0,
+    speed: Annotated[
+        float, typer.Option(help="city seconds a second over real sockets; 0: fast time", min=0, max=120)
+    ] = 0.0,
     length: Annotated[str, typer.Option("--for", help="only so much of it, as in 3d")] = "",
     device: Annotated[str, typer.Option(help="tell everything of this device")] = "",
     rules: Annotated[Path | None, typer.Option(help="other rules, a file or a folder")] = None,
@@ -125,13 +127,9 @@ def sim_run(
     keep: Annotated[Path, typer.Option(help="the run's folder")] = Path("build/run"),
 ) -> None:
     """Run one scenario from the world to work orders and score it; exit code 1 when anything is amiss."""
-    from firmware_sim.scenario import load_scenario
-    from rules.declared import seconds
-    from streetwarden.trial import Trial, run_trial, tell
+    from streetwarden.trial import run_trial, tell, trial_of
 
-    declared, _ = load_scenario(scenario)
-    length_s = seconds(length) if length else None
-    told = run_trial(Trial(scenario, declared.seed if seed is None else seed, keep, speed, length_s, rules, profiles))
+    told = run_trial(trial_of(scenario, seed, keep, speed, length, rules, profiles, device))
     raise typer.Exit(130 if told is None else tell(keep, device))
 
 
@@ -163,9 +161,9 @@ def sim_capture(
     folder: Annotated[Path | None, typer.Option("--into", help="the scenario's folder")] = None,
 ) -> None:
     """Turn stored samples of a real event into a scenario that the gate runs for ever."""
-    from streetwarden.capture import capture_event
+    from streetwarden.capture import Capture, capture_event
 
-    capture_event(device, begin, end, truth, hazard, district, api, folder)
+    capture_event(Capture(device, begin, end, truth, hazard, district, api, folder))
 
 
 @sim_app.command("load")

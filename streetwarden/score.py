@@ -134,10 +134,11 @@ class Score(msgspec.Struct, frozen=True):
     details: tuple[Detail, ...] = ()
 
     def in_order(self) -> bool:
-        """Whether nothing was missed, invented, doubled, lost or altered."""
+        """Whether nothing was missed, invented, doubled, lost or altered, and what the scenario expects is so."""
         samples = self.samples
         flaws = samples.lost + samples.doubled + samples.garbled + samples.aliens
-        return not (self.incidents.missed or self.orders.misfires or self.orders.duplicates or flaws)
+        amiss = self.incidents.missed or self.orders.misfires or self.orders.duplicates
+        return not (amiss or flaws or self.expectations)
 
     def summary(self) -> str:
         """One line for the terminal."""
@@ -219,15 +220,16 @@ class _Scorer:
     def _orders(self, found: int) -> Orders:
         told, matched = self._told, self._matched
         real = sum(len(case.orders) for case in matched.cases)
+        duplicates = sum(max(0, len(case.orders) - 1) for case in matched.cases)
         return Orders(
             opened=len(told.orders),
             closed=sum(order["state"] == "closed" for order in told.orders),
             real=real,
             benign=len(matched.benign),
             misfires=len(matched.misfires),
-            duplicates=sum(max(0, len(case.orders) - 1) for case in matched.cases),
+            duplicates=duplicates,
             per_incident=round(real / found, 3) if found else None,
-            useful_share=round(real / len(told.orders), 4) if told.orders else None,
+            useful_share=round((real - duplicates) / len(told.orders), 4) if told.orders else None,
             misfires_by_device=dict(Counter(order["device"] for order, _ in matched.misfires).most_common()),
             misfires_by_rule=dict(Counter(self._rule(order) for order, _ in matched.misfires).most_common()),
             held_back=dict(sorted(Counter(alert["decision"]["code"] for alert in self._held()).items())),
@@ -426,8 +428,11 @@ class _Scorer:
                 if len(case.orders) > expected.orders:
                     why = f"{case.incident.id} has {len(case.orders)} orders, at most {expected.orders} are expected"
                     yield line(hazard, "order", why, case.orders[-1]["device"], case.incident.onset)
-            orders = [order for case in of for order in case.orders]
-            orders += [order for order in others if order["hazard"] == hazard]
+            astray = [order for order in others if order["hazard"] == hazard]
+            if astray:
+                why = f"{len(astray)} orders of hazard {hazard} are of no incident"
+                yield line(hazard, "order", why, astray[0]["device"], astray[0]["decided_at"])
+            orders = [*(order for case in of for order in case.orders), *astray]
             told = sum(len(order["announcements"]) for order in orders)
             if expected.announcements not in {None, told}:
                 why = f"{hazard} was announced {told} times, {expected.announcements} are expected"

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import shutil
 import signal
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from firmware_sim.scenario import Event, check, events, load_scenario, load_scenario_district
-from rules.declared import seconds
+from firmware_sim.scenario import Event, Scenario, check, events, load_scenario, load_scenario_district
+from rules.declared import Refused, nearest, seconds
 from rules.district import District
-from streetwarden.assembly import City, assemble, evening
+from streetwarden.assembly import City, assemble
 from streetwarden.centre import Centre
 from streetwarden.demo import start
 from streetwarden.fast.run import FastRun, Progress, run_fast
@@ -28,9 +31,11 @@ from streetwarden.score import read_truth
 from streetwarden.scoring import score_folder, show
 from streetwarden.supervisor import Supervisor
 from streetwarden.told import Told, read_told
-from wire.clock import NANOSECONDS, Clock, iso
+from wire.clock import NANOSECONDS, Clock, from_iso, iso
 
 TROUBLES = ("gateway_off", "broker_down")  # what happens to parts, which only their supervisor can do
+LEADS_S = (8.0, 30.0)  # wall: how long all parts may take to come up before the scenario begins; tried in turn
+LEFT = ("truth.json", "told.json", "score.json", "score.html")
 
 console = Console(stderr=True)
 
@@ -48,8 +53,43 @@ class Trial:
     profiles: Path | None = None
 
 
+def trial_of(
+    scenario: str,
+    seed: int | None,
+    folder: Path,
+    speed: float,
+    length: str,
+    rules: Path | None,
+    profiles: Path | None,
+    device: str,
+) -> Trial:
+    """Read what the command line asks for; ``Refused`` names the option that is not in order."""
+    declared, place = load_scenario(scenario)
+    devices = {each.id for each in load_scenario_district(declared, place).device}
+    if device and device not in devices:
+        raise Refused(
+            f"--device {device}", f"the scenario's district declares no such device{nearest(device, devices)}"
+        )
+    if speed and profiles is not None:
+        raise Refused(f"--profiles {profiles}", "in real time all parts take the shipped ones; leave --speed away")
+    try:
+        length_s = seconds(length) if length else None
+    except ValueError as error:
+        raise Refused(f"--for {length}", str(error)) from error
+    return Trial(scenario, declared.seed if seed is None else seed, folder, speed, length_s, rules, profiles)
+
+
 def run_trial(trial: Trial) -> Told | None:
-    """Run it with its progress shown; ``None`` when a person stopped it."""
+    """Run it with its progress shown; ``None`` when a person stopped it.
+
+    The folder holds a run only when it has come to its end: what an earlier one left is gone from the start.
+    """
+    try:
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        for name in LEFT:
+            (trial.folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise Refused(f"--keep {trial.folder}", f"cannot be written: {error.strerror}") from error
     with asyncio.Runner() as runner, _progress() as shown:
         return runner.run(_until_stopped(trial, shown))
 
@@ -59,7 +99,7 @@ def tell(folder: Path, device: str = "") -> int:
     scored = score_folder(folder, folder / "score.html", folder / "score.json")
     show(scored, console)
     if device:
-        console.print(timeline_of(read_told(folder), folder, device), highlight=False, markup=False)
+        console.print(timeline_of(read_told(folder), folder, device), highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{folder / 'score.html'} shows its timelines", highlight=False, style="dim")
     return 0 if scored.in_order() else 1
 
@@ -78,7 +118,10 @@ def timeline_of(told: Told, folder: Path, device: str) -> str:
             decision = alert["decision"]
             lines.append((decision["decided_at"], f"centre: {alert['rule']} {decision['verdict']}, {decision['code']}"))
     orders = [order for order in told.orders if order["device"] == device]
-    lines += [(order["opened_at"], f"order {order['number']}: {order['hazard']} {order['level']}") for order in orders]
+    lines += [
+        (order["opened_at"], f"order {order['number']}: {order['hazard']} {order['announcements'][0]['level']}")
+        for order in orders
+    ]
     lines += [
         (flaw.first_at, f"{flaw.count} samples {flaw.kind} at {flaw.stage}: {flaw.metric}")
         for flaw in told.audit.flaws
@@ -118,43 +161,94 @@ async def _fast(trial: Trial, shown: Bar) -> Told:
 
 
 async def _real(trial: Trial, shown: Bar) -> Told:
-    """Run every part as a process of its own, and take power and broker away when the scenario says so."""
+    """Run every part as a process of its own; on a machine that is too busy to start them in time, once more."""
     scenario, place = load_scenario(trial.scenario)
     district = load_scenario_district(scenario, place)
     check(scenario, district, place)
-    clock = evening(trial.speed, scenario.starts)
+    row = shown.add_task(trial.scenario, total=None, said="")
+    for lead_s in LEADS_S:
+        clock = Clock(time.time_ns() + int(lead_s * NANOSECONDS), from_iso(scenario.starts), trial.speed)
+        with tempfile.TemporaryDirectory(prefix="streetwarden-") as name:
+            folder = Path(name)
+            try:
+                told = await _processes(trial, scenario, district, clock, folder, (shown, row))
+            finally:
+                _keep(folder, trial.folder, "*.log")
+            if told is not None:
+                _keep(folder, trial.folder, "truth.json")
+                _keep(folder, trial.folder, "told.json")
+                return told
+    why = f"not every part came up within {LEADS_S[-1]:g} s; their logs are in {trial.folder}"
+    raise Refused(f"--speed {trial.speed:g}", why)
+
+
+def _keep(folder: Path, kept: Path, names: str) -> None:
+    for file in folder.glob(names):
+        shutil.copyfile(file, kept / file.name)
+
+
+async def _processes(
+    trial: Trial, scenario: Scenario, district: District, clock: Clock, folder: Path, bar: tuple[Bar, TaskID]
+) -> Told | None:
+    """Run the parts in a folder of their own; ``None`` when they came up too late.
+
+    Power and broker are taken away when the scenario says so.
+    """
     length_s = min(seconds(scenario.length), trial.length_s or seconds(scenario.length))
-    await asyncio.to_thread(trial.folder.mkdir, parents=True, exist_ok=True)
-    declared = trial.folder / "declared.toml"
+    declared = folder / "declared.toml"
     await asyncio.to_thread(declared.write_text, district_text(district), "utf-8")
-    city = City(trial.folder, declared, clock, seed=trial.seed, scenario=trial.scenario, rules=trial.rules)
+    rules = trial.rules and trial.rules.resolve()
+    city = City(folder, declared, clock, seed=trial.seed, scenario=_named(trial.scenario), rules=rules)
     troubles = [event for event in events(scenario, district, trial.seed, clock.city) if event.what in TROUBLES]
-    row = shown.add_task(trial.scenario, total=length_s, said="")
+    shown, row = bar
     async with Supervisor() as supervisor:
         assembly = assemble(city)
-        async for part in start(supervisor, assembly):
-            shown.update(row, said=f"started {part}")
-        async with asyncio.TaskGroup() as beside:
-            helpers = [beside.create_task(_trouble(each, supervisor, clock), name=each.id) for each in troubles]
-            helpers.append(beside.create_task(_watch(clock, shown, row), name="progress"))
-            async with Centre(assembly.url) as centre:
-                wall_s = (clock.wall_at(clock.city) - clock.wall_at(clock.now())) / 1e9 + clock.wall_seconds(length_s)
+        try:
+            async for part in start(supervisor, assembly):
+                shown.update(row, said=f"started {part}")
+        except TimeoutError:
+            return None
+        async with Centre(assembly.url) as centre:
+            if not await _begins(centre, clock):
+                return None
+            shown.update(row, total=length_s, said="in real time")
+            async with asyncio.TaskGroup() as beside:
+                end = clock.city + int(length_s * NANOSECONDS)
+                helpers = [
+                    beside.create_task(_trouble(each, end, supervisor, clock), name=each.id) for each in troubles
+                ]
+                helpers.append(beside.create_task(_watch(clock, shown, row), name="progress"))
+                wall_s = (clock.wall_at(end) - time.time_ns()) / NANOSECONDS
                 _, told = await run_headless(assembly, centre, city, wall_s, asyncio.Event())
-            for helper in helpers:
-                helper.cancel()
+                for helper in helpers:
+                    helper.cancel()
     return told
 
 
-async def _trouble(event: Event, supervisor: Supervisor, clock: Clock) -> None:
+async def _begins(centre: Centre, clock: Clock) -> bool:
+    """Wait for the scenario to begin; whether every gateway was there by then."""
+    late = clock.now() >= clock.city
+    await clock.sleep_until(clock.city)
+    gateways = (await centre.get("/api/v1/balance"))["gateways"]
+    return not late and all(gateway["last_seen_at"] for gateway in gateways)
+
+
+def _named(scenario: str) -> str:
+    """Name a scenario as every process finds it, wherever it runs: a path from the root on, or a shipped one's name."""
+    path = Path(scenario)
+    return str(path.resolve()) if path.is_dir() or path.suffix == ".toml" else scenario
+
+
+async def _trouble(event: Event, end: int, supervisor: Supervisor, clock: Clock) -> None:
     """Take a part's power away when it happens, and give it back when it is over."""
     await clock.sleep_until(event.at)
-    down_s = clock.wall_seconds(((event.until or event.at) - event.at) / NANOSECONDS)
+    down_s = clock.wall_seconds(((event.until or end) - event.at) / NANOSECONDS)
     supervisor.kill(event.target, down_s)
 
 
 async def _watch(clock: Clock, shown: Bar, row: TaskID) -> None:
     while True:
-        shown.update(row, completed=max(0.0, (clock.now() - clock.city) / NANOSECONDS), said="in real time")
+        shown.update(row, completed=(clock.now() - clock.city) / NANOSECONDS)
         await asyncio.sleep(0.5)  # what moves here is the clock itself
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +20,10 @@ from rules.district import Device
 from rules.samples import BAD, Quality
 from streetwarden.fast.street import Emitted
 from streetwarden.told import Flaw, Stage
-from wire.clock import HOUR, iso
+from wire.clock import HOUR, NANOSECONDS, iso
 
 AT_ONCE = 1_000_000  # samples read back at a time
+_NEVER = -(1 << 62)
 _JSON_STEP = 0.01  # payloads carry two decimals
 
 
@@ -44,10 +46,10 @@ class Passed:
     committed: int
 
     def lost_at(self) -> Stage:
-        """Name the first stage that let fewer out than came in."""
+        """Name the first stage that let fewer out than came in; the edge, before anything was counted, if none did."""
         if self.acquired < self.judged or self.sent + self.filtered + self.dropped + self.waiting < self.acquired:
             return "outbox"
-        return "ingest" if self.committed < self.sent else "store"
+        return "ingest" if self.committed < self.sent else "edge"
 
     def doubled_at(self) -> Stage:
         return "ingest" if self.committed > self.sent else "store"
@@ -71,6 +73,7 @@ class Auditor:
         self._passed = passed
         self._emitted = {device.id: emitted.instants(device.id) for device in devices}
         self._flaws: dict[tuple[str, str, str], Flaw] = {}
+        self._kept: dict[tuple[str, str], tuple[int, float]] = {}  # the last that is in the store, and its value
 
     async def audit(self, store: Scanned, begin: int, end: int) -> tuple[Flaw, ...]:
         """Read the whole store back; what does not agree, by device."""
@@ -82,7 +85,23 @@ class Auditor:
             stored = await store.scan(start, stop)
             self.audited += len(stored.point)
             self._window(stored, start, stop)
+        if self.audited < samples:  # counted as committed, and not there
+            for key, flaw in self._flaws.items():
+                if flaw.kind == "lost":
+                    self._flaws[key] = msgspec.structs.replace(flaw, stage="store")
+        if not self._flaws:
+            self._balance()
         return tuple(sorted(self._flaws.values(), key=lambda flaw: (flaw.first_at, flaw.device, flaw.metric)))
+
+    def _balance(self) -> None:
+        """Hold the gateways' own counts against each other, should no sample tell of itself."""
+        for gateway, passed in self._passed.items():
+            gone = passed.judged - passed.filtered - passed.dropped - passed.waiting - passed.committed
+            kind, stage = ("lost", passed.lost_at()) if gone > 0 else ("doubled", passed.doubled_at())
+            if gone:
+                note = "the gateway's own counts do not balance"
+                flaw = Flaw(kind, gateway, "", abs(gone), stage, "", note)  # type: ignore[arg-type]
+                self._flaws[kind, gateway, ""] = flaw
 
     def _window(self, stored: Stored, start: int, stop: int) -> None:
         order = np.lexsort((stored.taken_at, stored.point))
@@ -96,39 +115,59 @@ class Auditor:
     def _device(
         self, device: Device, rows: Mapping[str, NDArray[np.intp]], stored: Stored, start: int, stop: int
     ) -> None:
-        stamps, at_ = self._emitted[device.id]
+        stamps, instants = self._emitted[device.id]
         before, after = np.searchsorted(stamps, [start, stop])
-        emitted = stamps[before:after]
-        shown = self._instruments.show(device, at_[before:after]) if len(emitted) else {}
+        emitted, instants = stamps[before:after], instants[before:after]
+        shown = self._instruments.show(device, instants) if len(emitted) else {}
         passed = self._passed[device.gateway]
         for metric, chosen in rows.items():
             at = stored.taken_at[chosen]
             twice = np.flatnonzero(at[1:] == at[:-1]) + 1
             self._note("doubled", device, metric, at[twice], passed.doubled_at())
         for point in _measured(self._maps[device.profile]):
-            expected = np.arange(1.0, 1.0 + len(emitted)) if point.metric == COUNTER else shown.get(point.metric)
-            if expected is None or point.metric not in rows:
+            counts = point.metric == COUNTER
+            expected = np.arange(before + 1.0, after + 1.0) if counts else shown.get(point.metric)
+            if expected is None:
                 continue
-            chosen = rows[point.metric]
+            chosen = rows.get(point.metric, np.empty(0, np.intp))
             own = ~np.isin(stored.quality[chosen], (Quality.BAD_COMMS, Quality.BAD_CLOCK))
             chosen = chosen[own]
             at = stored.taken_at[chosen]
             known, place = _places(emitted, at)
             self._note("alien", device, point.metric, at[~known], "edge")
             chosen, place = chosen[known], place[known]
-            if point.metric == COUNTER:
-                expected += before
-                missing = np.setdiff1d(np.arange(len(emitted)), place)
-                self._note("lost", device, COUNTER, emitted[missing], passed.lost_at())
             wrong = _differs(point, stored.value[chosen], stored.quality[chosen], expected[place])
             note = f"not what the instrument showed: see profile {device.profile} and its codec"
             self._note("garbled", device, point.metric, stored.taken_at[chosen[wrong]], "edge", note)
-        if (
-            len(emitted)
-            and not rows
-            and any(point.metric == COUNTER for point in _measured(self._maps[device.profile]))
-        ):
-            self._note("lost", device, COUNTER, emitted, passed.lost_at())
+            there = np.zeros(len(emitted), np.bool_)
+            there[place] = True
+            clock_ok = emitted == instants  # one whose clock errs is stored at the time it was heard
+            missing = self._missing(device, point, emitted, expected, there) & clock_ok
+            self._note("lost", device, point.metric, emitted[missing], passed.lost_at())
+
+    def _missing(
+        self, device: Device, point: Register | Field, emitted: Times, expected: Floats, there: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Mark what is not in the store and need be: beyond deadband or heartbeat from the last that is there.
+
+        A camera speaks when something changes; it tells one of its two quantities, so the other needs no heartbeat.
+        """
+        key = device.id, point.metric
+        last_at, last = self._kept.get(key, (_NEVER, np.nan))
+        newest = np.maximum.accumulate(np.where(there, np.arange(len(there)), -1))
+        at_before = np.concatenate([[last_at], np.where(newest >= 0, emitted[newest], last_at)[:-1]]).astype(np.int64)
+        value_before = np.concatenate([[last], np.where(newest >= 0, expected[newest], last)[:-1]])
+        if there.any():
+            self._kept[key] = int(emitted[newest[-1]]), float(expected[newest[-1]])
+        if not len(there):
+            return there
+        step = 0.0 if isinstance(point, Register) and point.type == "f32" else abs(point.scale)
+        near = np.abs(expected - value_before) <= point.deadband + step * 1.001 + 1e-6
+        near |= np.isnan(expected) & np.isnan(value_before)
+        changed = device.kind != "camera"
+        due = (emitted - at_before >= point.heartbeat_s * NANOSECONDS) & changed
+        missing: NDArray[np.bool_] = ~there & (~near | due)
+        return missing
 
     def _note(self, kind: str, device: Device, metric: str, at: Times, stage: Stage, note: str = "") -> None:
         if not len(at):

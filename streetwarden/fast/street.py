@@ -72,6 +72,7 @@ class Emitted:
 
     def __init__(self) -> None:
         self.polls: dict[str, int] = {}
+        self.samples = 0  # of quantities that are measured, not derived
         self._at: dict[str, list[tuple[Times, Times]]] = {}
         self._bytes = hashlib.sha256()
 
@@ -103,6 +104,7 @@ class _Profiled:
         self.profile = profile
         self.polled = polled
         self._reads = Reads(profile)
+        self._map = map_
         self._registers = Registers(map_)
         self._counts = any(point.metric == COUNTER for point in map_.point)
         self._names = {term.removeprefix("install.") for each in profile.derived for term in each.of if "." in term}
@@ -146,12 +148,12 @@ class _Profiled:
             nothing = np.empty((0, width))
             return _Readings(np.empty(0, np.int32), np.empty(0, np.int64), nothing, nothing.astype(QUALITY))
         values = {metric: np.concatenate([each[metric] for each in shown]) for metric in shown[0]}
-        replies = []
-        for request in self._reads.requests:
-            reply = self._registers.reply(request.function, request.start, request.count, values)
-            told.hash(reply.tobytes())
-            replies.append(reply)
-        value, quality = self._reads.decode(replies)
+        for point in self._map.point:  # by the simulator's map: how the gateway reads is not what was emitted
+            told.hash(self._registers.reply(point.function, point.register, point.words, values).tobytes())
+        told.samples += sum(size for _, size in rows) * len(self._map.point)
+        value, quality = self._reads.decode(
+            [self._registers.reply(each.function, each.start, each.count, values) for each in self._reads.requests]
+        )
         sizes = [size for _, size in rows]
         install = {
             name: np.repeat([each.place.device.install[name] for each, _ in rows], sizes) for name in self._names
@@ -190,7 +192,10 @@ class _Profiled:
 
 @dataclass(slots=True)
 class Street:
-    """What one gateway reads. ``until`` is called with rising instants; messages are given as they come."""
+    """What one gateway reads; instants rise from call to call.
+
+    ``fields`` says how many quantities a message of each device tells.
+    """
 
     world: World
     instruments: Instruments
@@ -198,6 +203,7 @@ class Street:
     source: MqttSource
     groups: Sequence[_Profiled]
     off: NDArray[np.int64]
+    fields: Mapping[str, int]
     told: Emitted = field(default_factory=Emitted)
 
     def polls(self, end: int) -> list[_Readings]:
@@ -212,6 +218,7 @@ class Street:
             self.told.note(message.device, np.array([message.at], np.int64), np.array([message.stamp], np.int64))
             self.told.hash(message.topic.encode())
             self.told.hash(message.payload)
+            self.told.samples += self.fields[message.device]
             reading = self.source.take(message.topic, message.payload)
             if reading is not None:
                 readings.append(reading)

@@ -150,8 +150,9 @@ def compare(result: Result, bound: Bound | None) -> list[Check]:
         failure = f"{name}: the run failed: {result.crash}\n  reproduce: {result.job.command()}"
         return [Check(name, "run", failure, result.seconds)]
     if bound is None or bound.length_s != result.job.length_s:
-        kept = "nothing" if bound is None else f"{bound.length_s:g} s"
-        failure = f"{name}: kept for {kept}, run for {result.job.length_s:g} s\n  {_cure('what is new')}"
+        run = f"{result.job.length_s:g} s"
+        kept = f"no bounds are kept of it yet (run for {run})" if bound is None else f"kept for {bound.length_s:g} s"
+        failure = f"{name}: {kept}{'' if bound is None else f', run for {run}'}\n  {_cure('what is new')}"
         return [Check(name, "run", failure, result.seconds)]
     return [Check(name, "run", seconds=result.seconds), *_drifts(result, bound), *_figures(result, bound)]
 
@@ -200,6 +201,15 @@ def _figures(result: Result, bound: Bound) -> Iterator[Check]:
             lines = [f"{name}: {figure} {shown(now)}, {side} {shown(limit)} is kept", *_listed(causes)]
             failure = "\n  ".join([*lines, f"reproduce: {result.job.command(causes[0].device if causes else '')}"])
         yield Check(name, figure, failure)
+    # Of runs that are the same to the byte only the scorer can tell anything else.
+    moved = [
+        f"{figure}: {shown(was)} is kept, {shown(now)} is told"
+        for figure in Figures.__struct_fields__
+        if (was := getattr(bound.figures, figure)) != (now := getattr(result.figures, figure))
+    ]
+    same_bytes = result.digest == bound.digest
+    lines = [f"{name}: the same bytes are scored otherwise (stage: score)", *moved, _cure("the scorer is better")]
+    yield Check(name, "score", "\n  ".join(lines) if moved and same_bytes else "")
 
 
 def _new(details: Sequence[Detail], known: Mapping[str, int]) -> list[Detail]:

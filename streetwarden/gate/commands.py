@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from rules.declared import Refused
+from rules.declared import Refused, seconds
 from streetwarden.gate.bounds import (
     Bounds,
     Check,
@@ -44,6 +44,7 @@ def city(
     seed: Annotated[int | None, typer.Option(help="for all; each scenario's own", min=0)] = None,
     scenarios: ScenariosOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
+    length: Annotated[str, typer.Option("--for", help="only so much of each, as in 3d")] = "",
     only: OnlyOption = "",
     rules: RulesOption = None,
     profiles: ProfilesOption = None,
@@ -52,13 +53,25 @@ def city(
     """Run a folder of scenarios in fast time and tell what was found, missed and lost, without comparing."""
     if json_file is not None and not json_file.resolve().parent.is_dir():
         raise Refused(f"--json {json_file}", "the folder it should be written to does not exist")
-    jobs = [msgspec.structs.replace(job, rules=rules, profiles=profiles) for job in suite([scenarios], out, seed, only)]
+    jobs = [
+        msgspec.structs.replace(cut(job, length), rules=rules, profiles=profiles)
+        for job in suite([scenarios], out, seed, only)
+    ]
     results = _run(jobs)
     if json_file is not None:
         json_file.write_bytes(as_json(results))
     write_index(out / "index.html", results, [])
     typer.echo(markdown(results, []))
     raise typer.Exit(1 if any(result.crash for result in results) else 0)
+
+
+def cut(job: Job, length: str) -> Job:
+    """Cut a run to ``length``, where that is shorter and given; ``Refused`` when it is no duration."""
+    try:
+        most = seconds(length) if length else job.length_s
+    except ValueError as error:
+        raise Refused(f"--for {length}", str(error)) from error
+    return msgspec.structs.replace(job, length_s=most, cut=True) if most < job.length_s else job
 
 
 def city_gate(
@@ -79,6 +92,8 @@ def city_gate(
     failed = [check for check in checks if check.failure]
     for check in failed:
         typer.echo(f"{check.failure}\n")
+    if failed:
+        typer.echo('If what failed is meant, take it as the new bounds: make city-update BECAUSE="why"')
     typer.echo(
         f"{len(checks) - len(failed)} of {len(checks)} checks passed; {out / 'index.html'}, {out / 'summary.md'}"
     )
@@ -106,7 +121,7 @@ def city_update(
     if crashed:
         typer.echo("Nothing was written.")
         raise typer.Exit(1)
-    gone = [] if only else sorted(kept.scenarios.keys() - {job.name for job in jobs})
+    gone = [] if only or scenarios else sorted(kept.scenarios.keys() - {job.name for job in jobs})
     pairs = [(length, result) for (length, _), result in zip(forms, results, strict=True)]
     new, lines = updated(kept, pairs, gone, because.strip())
     if lines:

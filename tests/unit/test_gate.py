@@ -53,7 +53,18 @@ def result(name: str = "storm", seed: int = 1, **figures: Any) -> Result:
 
 
 def failures(of: Result, bound: Result = GOOD) -> dict[str, str]:
-    return {check.name: check.failure for check in compare(of, bound_of(bound)) if check.failure}
+    """Failures but the scorer's: these runs differ in figures alone."""
+    checks = compare(of, bound_of(bound))
+    return {check.name: check.failure for check in checks if check.failure and check.name != "score"}
+
+
+def test_the_same_bytes_are_scored_the_same() -> None:
+    """A scorer that counts nothing any more is better by every bound."""
+    checks = {check.name: check.failure for check in compare(result(missed=0, found=5), bound_of(GOOD))}
+    assert "the same bytes are scored otherwise" in checks["score"]
+    assert "found: 4 is kept, 5 is told" in checks["score"]
+    drifted = msgspec.structs.replace(result(found=5), digest={**DIGEST, "told": "d" * 64})
+    assert {check.name for check in compare(drifted, bound_of(GOOD)) if check.failure} == {"digest told"}
 
 
 def test_a_run_as_it_was_kept_passes_every_check() -> None:
@@ -86,7 +97,7 @@ def test_a_drift_of_what_was_told_names_rule_and_device() -> None:
 def test_drifts_of_all_scenarios_stand_before_any_bound() -> None:
     drifted = msgspec.structs.replace(result("b"), digest={**DIGEST, "truth": ""})
     checks = gate([(result("a", misfires=1), bound_of(GOOD)), (drifted, bound_of(GOOD))])
-    assert [check.name for check in checks if check.failure] == ["digest truth", "misfires"]
+    assert [check.name for check in checks if check.failure] == ["digest truth", "misfires", "score"]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +257,7 @@ def test_the_gate_writes_its_reports_and_ends_on_failure(tmp_path: Path) -> None
     job = msgspec.structs.replace(JOB, folder=tmp_path / "storm-1")
     bounds = Bounds(scenarios={"storm": Kept(whole=bound_of(GOOD)), "gone": Kept()})
     checks = commands.gated([job], bounds, tmp_path, whole=False, runner=run)
-    assert [check.name for check in checks if check.failure] == ["lost", "scenario"]
+    assert [check.name for check in checks if check.failure] == ["lost", "score", "scenario"]
     cases = ET.parse(tmp_path / "junit.xml").findall("./testsuite/testcase")
     assert len(cases) == len(checks)
     (lost,) = [case for case in cases if case.get("name") == "lost"]

@@ -93,7 +93,7 @@ def test_found_missed_misfires_and_duplicates_are_counted() -> None:
     assert (result.incidents.total, result.incidents.found, result.incidents.missed) == (2, 1, 1)
     counted = result.orders
     assert (counted.opened, counted.closed, counted.real, counted.misfires, counted.duplicates) == (3, 1, 2, 1, 1)
-    assert (counted.useful_share, counted.per_incident) == (0.6667, 2.0)
+    assert (counted.useful_share, counted.per_incident) == (0.3333, 2.0)
     assert counted.misfires_by_device == {"camera-1": 1}
     assert result.delay_s == Delay(30.0, 30.0, 30.0)
     assert [detail.kind for detail in result.details] == ["missed", "misfire", "duplicate"]
