@@ -209,7 +209,9 @@ class Connection:
         window = min(PUBLISH_WINDOW, getattr(properties, "ReceiveMaximum", PUBLISH_WINDOW))
         self._hand_over(self._connected, flags.session_present, window, getattr(properties, "MaximumPacketSize", None))
         if self._wanted.subscriptions:
-            retained = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if self._retained else SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+            retained = (
+                SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if self._retained else SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+            )
             asked = SubscribeOptions(qos=1, retainHandling=retained)
             client.subscribe([(topic, asked) for topic in self._wanted.subscriptions])
 

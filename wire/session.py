@@ -41,13 +41,14 @@ class Session:
     subscriptions
         Topic filters, subscribed at QoS 1 on every connect (a restarted broker has forgotten them).
     clean
-        Start without what waited, and leave nothing behind: for workers on a shared subscription.
+        Start without what waited, and leave nothing behind: for workers on a shared subscription. What overflows the
+        intake is lost then.
     receive_maximum
         How many messages may stand unacknowledged; it bounds the intake queue.
     will
         Topic and payload that the broker publishes, retained, when this connection is lost.
     counted
-        Where lost connections and messages left out are counted.
+        Where lost and overrun connections and messages left out are counted.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Session:
         self._changed = asyncio.Condition()
         self._connection: Connection | None = None
         self._generation = 0
-        self._overrun = 0  # the newest generation that had to leave out what the broker will repeat
+        self._overrun = -1  # the newest generation that had to leave out what the broker will repeat
 
     async def __aenter__(self) -> Self:
         self._runner = asyncio.create_task(self._run(), name=f"mqtt session {self._wanted.client_id}")
@@ -132,20 +133,20 @@ class Session:
         while True:
             started = clock()
             why = await self._connect_once()
-            good = clock() - started > STEADY_S or self._overrun == self._generation
-            attempt = 0 if good else attempt + 1
+            attempt = 0 if clock() - started > STEADY_S else attempt + 1
             if attempt <= 1:  # told once an outage, not once an attempt
                 self._log.warning("mqtt not connected", generation=self._generation, why=why)
             self._counted.add("mqtt_connections_ended_total")
             await self._announce()
-            delay = min(BACKOFF_MOST_S, BACKOFF_S * 2 ** min(attempt, 10))
+            overrun = self._overrun == self._generation  # it worked, only too well: no reason to wait longer each time
+            delay = BACKOFF_S if overrun else min(BACKOFF_MOST_S, BACKOFF_S * 2 ** min(attempt, 10))
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 
     async def _connect_once(self) -> str:
         """One connection from its start to its end; why it ended."""
         self._generation += 1
-        # After an overrun the broker owes what was left out; all that is retained on top would overrun it for ever.
-        retained = self._overrun < self._generation - 1 or self._overrun == 0
+        # After an overrun the broker owes what was left out: all that is retained, once more on top, would never end.
+        retained = self._overrun != self._generation - 1
         connection = Connection(self._wanted, self._generation, self._take, retained)
         self._connection = connection
         try:
@@ -183,15 +184,15 @@ class Session:
         forward, however long the overload lasts. At QoS 0, and in a session that is not kept, nothing is repeated.
         """
         repeated = delivery.qos > 0 and not self._wanted.clean
-        if not (repeated and delivery.generation == self._overrun):
-            if len(self._intake) < INTAKE_WINDOWS * self._wanted.receive_maximum:
-                self._intake.append(delivery)
-                self._arrived.set()
-                return
-            if repeated:
-                self._overrun = delivery.generation
-                self._counted.add("mqtt_connections_overrun_total")
+        overrun = repeated and delivery.generation <= self._overrun
+        if not overrun and len(self._intake) < INTAKE_WINDOWS * self._wanted.receive_maximum:
+            self._intake.append(delivery)
+            self._arrived.set()
+            return
         self._counted.add("mqtt_overflow_messages_total")
+        if repeated and not overrun:
+            self._overrun = delivery.generation
+            self._counted.add("mqtt_connections_overrun_total")
 
     def _leave_if_overrun(self) -> None:
         if self._connection is not None and self._connection.generation == self._overrun:

@@ -12,7 +12,7 @@ import pytest
 from tests.servers import Server, iotcore_broker, mosquitto
 from wire import connection
 from wire.counted import Counted
-from wire.session import Broker, Delivery, NotConnected, PublishRefused, Session
+from wire.session import INTAKE_WINDOWS, Broker, Delivery, NotConnected, PublishRefused, Session
 
 LIMIT_S = 20.0
 
@@ -205,6 +205,82 @@ def test_the_window_bounds_what_waits_unacknowledged(server: Server) -> None:
             assert sorted(int(delivery.payload) for delivery in seen) == list(range(40))
 
     asyncio.run(scenario())
+
+
+WINDOW, FLOOD = 4, 300
+INTAKE = INTAKE_WINDOWS * WINDOW
+
+
+class Slow:
+    """A reader too slow for Mosquitto, which sends its whole queue while acknowledgements trickle in."""
+
+    def __init__(self, session: Session) -> None:
+        self.seen: dict[str, None] = {}  # topics in the order of their first arrival
+        self.most = 0  # waiting at once
+        self._session = session
+
+    async def until(self, topic: str) -> None:
+        while topic not in self.seen:
+            group = [await self._session.receive(), *self._session.receive_waiting(WINDOW - 1)]
+            self.most = max(self.most, len(group) + len(self._session._intake))
+            await asyncio.sleep(0.005)
+            for delivery in group:
+                self._session.acknowledge(delivery)
+                self.seen[delivery.topic] = None
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_what_overran_the_intake_comes_again_and_each_connection_brings_some_forward(
+    tmp_path: Path, retain: bool
+) -> None:
+    async def scenario(server: Server) -> None:
+        counted = Counted()
+        if not retain:
+            async with Session(at(server), "reader", ["a/#"]) as reader:
+                await connected(reader)  # from here on the broker queues for it
+        async with Session(at(server), "writer", []) as writer, asyncio.timeout(LIMIT_S):
+            await connected(writer)
+            await asyncio.gather(*(writer.publish(f"a/{number}", b"x", retain=retain) for number in range(FLOOD)))
+            async with Session(at(server), "reader", ["a/#"], receive_maximum=WINDOW, counted=counted) as reader:
+                slow = Slow(reader)
+                for number in range(FLOOD):
+                    await slow.until(f"a/{number}")
+                assert retain or list(slow.seen) == [f"a/{number}" for number in range(FLOOD)]
+                await writer.publish("a/last", b"")  # behind all that comes again
+                await slow.until("a/last")
+        assert slow.most <= INTAKE
+        assert 0 < counted["mqtt_connections_overrun_total"] <= 2 * FLOOD / INTAKE
+
+    with mosquitto(tmp_path) as server:
+        asyncio.run(scenario(server))
+
+
+@pytest.mark.parametrize(("qos", "clean"), [(0, False), (1, True)])
+def test_a_flood_that_nobody_repeats_is_bounded_and_ends_no_connection(tmp_path: Path, qos: int, clean: bool) -> None:
+    async def scenario(server: Server) -> None:
+        counted = Counted()
+        async with (
+            Session(at(server), "writer", []) as writer,
+            Session(at(server), "reader", ["a/#"], clean=clean, receive_maximum=WINDOW, counted=counted) as reader,
+            asyncio.timeout(LIMIT_S),
+        ):
+            await connected(reader)
+            await connected(writer)
+            for number in range(FLOOD):
+                writer._connection._client.publish(f"a/{number}", qos=qos)  # type: ignore[union-attr]
+            await writer.publish("b", b"")  # answered: the broker has the flood
+            slow = Slow(reader)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await slow.until("never")
+            await writer.publish("a/last", b"")
+            await slow.until("a/last")
+            assert slow.most <= INTAKE
+            assert counted["mqtt_overflow_messages_total"] == FLOOD + 1 - len(slow.seen) > 0
+            assert reader.generation == 1
+
+    with mosquitto(tmp_path) as server:
+        asyncio.run(scenario(server))
 
 
 def test_the_will_is_told_when_the_process_dies_and_not_after_a_goodbye(tmp_path: Path) -> None:
