@@ -66,7 +66,7 @@ bench: .venv/dev.stamp
 	@set -e; for each in benchmarks/[a-z]*.py; do \
 	  echo "== $$each"; $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
-# The long forms of what CI runs over three seeds.
+# The long forms of what CI runs over two seeds.
 storm-long kill-long: %-long: .venv/dev.stamp
 	@STREETWARDEN_SEEDS=1-20 $(BIN)/python -m pytest tests/acceptance -k $* --timeout 7200 $(ARGS)
 

@@ -1,9 +1,9 @@
-"""Which worlds a seeded test runs: three in CI, the long form when asked (``STREETWARDEN_SEEDS=1-20``)."""
+"""Which worlds a seeded test runs: a few in CI, the long form when asked (``STREETWARDEN_SEEDS=1-20``)."""
 
 import os
 
 
-def seeds(usual: str = "1-3") -> list[int]:
+def seeds(usual: str) -> list[int]:
     """The seeds of ``STREETWARDEN_SEEDS``, such as ``"1-20"`` or ``"4,7"``, else the ``usual`` ones."""
     found: list[int] = []
     for part in os.environ.get("STREETWARDEN_SEEDS", usual).split(","):
