@@ -54,7 +54,7 @@ def run(folder: Path, module: str, *arguments: str) -> "subprocess.CompletedProc
 
 
 CHECK, GATEWAY = "gateway check gateway.toml", "gateway run gateway.toml"
-CLOUD, SIM = "cloud run cloud.toml", "sim run sim.toml"
+CLOUD, SIM = "cloud run cloud.toml", "sim serve sim.toml"
 RULES, PROFILES = "rules check rules", "profile check profiles"
 GAS, LEVEL = "rules/gas.toml", "profiles/dfrobot_sen0492.toml"
 

@@ -24,7 +24,7 @@ SPEED = 60  # a city minute a second
 CUTS = """
 name = "cuts"
 title = { zh = "断电断网", en = "Power, broker and cable go" }
-length = "20min"
+length = "26min"
 district = "street.toml"
 [[event]]
 id = "off"
@@ -37,7 +37,6 @@ id = "lifted"
 what = "cover_lifted"
 among = ["manhole-n1"]
 window = ["9min", "9min"]
-lasts = ["10min", "10min"]
 [[event]]
 id = "away"
 what = "broker_down"
