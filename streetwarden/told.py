@@ -10,6 +10,8 @@ from rules.alert import Transition
 
 Stage = Literal["instrument", "edge", "rules", "outbox", "wire", "ingest", "store", "confirmation", "order"]
 
+Wrong = Literal["lost", "doubled", "garbled", "alien"]
+
 
 class Run(msgspec.Struct, frozen=True):
     """What was run: ``speed`` in city seconds a second (0 in fast time), ``length_s`` in city seconds.
@@ -30,7 +32,7 @@ class Flaw(msgspec.Struct, frozen=True):
     ``kind``: ``lost``, ``doubled``, ``garbled`` (another value), ``alien`` (never emitted). ``first_at`` is ISO 8601.
     """
 
-    kind: Literal["lost", "doubled", "garbled", "alien"]
+    kind: Wrong
     device: str
     metric: str
     count: int

@@ -214,14 +214,14 @@ async def _processes(
             shown.update(row, total=length_s, said="in real time")
             async with asyncio.TaskGroup() as beside:
                 end = clock.city + int(length_s * NANOSECONDS)
-                helpers = [
+                alongside = [
                     beside.create_task(_trouble(each, end, supervisor, clock), name=each.id) for each in troubles
                 ]
-                helpers.append(beside.create_task(_watch(clock, shown, row), name="progress"))
+                alongside.append(beside.create_task(_watch(clock, shown, row), name="progress"))
                 wall_s = (clock.wall_at(end) - time.time_ns()) / NANOSECONDS
                 _, told = await run_headless(assembly, centre, city, wall_s, asyncio.Event())
-                for helper in helpers:
-                    helper.cancel()
+                for task in alongside:
+                    task.cancel()
     return told
 
 

@@ -19,7 +19,7 @@ from firmware_sim.noise import Floats, Times
 from rules.district import Device
 from rules.samples import BAD, Quality
 from streetwarden.fast.street import Emitted
-from streetwarden.told import Flaw, Stage
+from streetwarden.told import Flaw, Stage, Wrong
 from wire.clock import HOUR, NANOSECONDS, iso
 
 AT_ONCE = 1_000_000  # samples read back at a time
@@ -97,11 +97,11 @@ class Auditor:
         """Hold the gateways' own counts against each other, should no sample tell of itself."""
         for gateway, passed in self._passed.items():
             gone = passed.judged - passed.filtered - passed.dropped - passed.waiting - passed.committed
-            kind, stage = ("lost", passed.lost_at()) if gone > 0 else ("doubled", passed.doubled_at())
+            kind: Wrong = "lost" if gone > 0 else "doubled"
+            stage = passed.lost_at() if gone > 0 else passed.doubled_at()
             if gone:
                 note = "the gateway's own counts do not balance"
-                flaw = Flaw(kind, gateway, "", abs(gone), stage, "", note)  # type: ignore[arg-type]
-                self._flaws[kind, gateway, ""] = flaw
+                self._flaws[kind, gateway, ""] = Flaw(kind, gateway, "", abs(gone), stage, "", note)
 
     def _window(self, stored: Stored, start: int, stop: int) -> None:
         order = np.lexsort((stored.taken_at, stored.point))
@@ -169,13 +169,13 @@ class Auditor:
         missing: NDArray[np.bool_] = ~there & (~near | due)
         return missing
 
-    def _note(self, kind: str, device: Device, metric: str, at: Times, stage: Stage, note: str = "") -> None:
+    def _note(self, kind: Wrong, device: Device, metric: str, at: Times, stage: Stage, note: str = "") -> None:
         if not len(at):
             return
         known = self._flaws.get((kind, device.id, metric))
         count = len(at) + (known.count if known else 0)
         first = known.first_at if known else iso(int(at.min()))
-        self._flaws[kind, device.id, metric] = Flaw(kind, device.id, metric, count, stage, first, note)  # type: ignore[arg-type]
+        self._flaws[kind, device.id, metric] = Flaw(kind, device.id, metric, count, stage, first, note)
 
 
 def _measured(profile: Profile) -> Iterator[Register | Field]:

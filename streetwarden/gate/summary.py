@@ -2,26 +2,10 @@
 
 from collections.abc import Sequence
 
-from streetwarden.gate.bounds import Check, shown
+from streetwarden.gate.bounds import FIGURES, Check, shown
 from streetwarden.gate.result import Result
 
-_COLUMNS = (
-    "incidents",
-    "found",
-    "late",
-    "orders",
-    "useful_share",
-    "misfires",
-    "benign",
-    "duplicates",
-    "delay_p50_s",
-    "delay_p99_s",
-    "lost",
-    "doubled",
-    "garbled",
-    "alien",
-    "unexpected",
-)
+_COLUMNS = ("incidents", "orders", *FIGURES)
 
 
 def markdown(results: Sequence[Result], checks: Sequence[Check]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyswmm import Nodes, Simulation  # type: ignore[import-untyped]
+from pyswmm import Nodes, Simulation  # type: ignore[import-untyped]  # it ships no types
 
 from firmware_sim.hydraulics import Water
 from firmware_sim.noise import Floats
