@@ -144,19 +144,25 @@ def test_what_cannot_be_stored_is_kept_and_judged_once(monkeypatch: pytest.Monke
 
     async def append(tick: Tick) -> None:
         attempts.append(tick)
+        if len(attempts) == 2:
+            second.set()
+            await held.wait()
         if len(attempts) <= 3:
             raise OSError("disk full")
         stored.append(tick)
 
+    second, held = asyncio.Event(), asyncio.Event()
+
     async def scenario(intake: asyncio.Queue[Reading]) -> None:
         await intake.put(_reading(1.0, 1, lambda: settled.append(1)))
-        await _until(lambda: len(attempts) == 2)
+        await second.wait()  # and held there: the retries are faster than any look at them
         assert not settled
         # meanwhile the bounded intake holds the sources back
         for n in range(2, 6):
             intake.put_nowait(_reading(1.0, n))
         with pytest.raises(asyncio.QueueFull):
             intake.put_nowait(_reading(1.0, 6))
+        held.set()
         await _until(lambda: sum(tick.acquired for tick in stored) == 10)
 
     asyncio.run(_run(append, scenario, engine, counted=counted))
