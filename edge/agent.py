@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
+from edge.decoding import Decoding
 from edge.filter import Filter
+from edge.reading import Reading
 from rules.alert import Transition
 from rules.samples import Block, PointTable
 from wire.clock import NANOSECONDS, Clock
@@ -23,24 +24,10 @@ RETRY_MOST_S = 5.0
 LAST_TICK_S = 2.0
 MOST_READINGS = 8192  # a tick that finds more leaves the rest to the next
 MESSAGES_KNOWN = 64  # of each origin: as many as a broker may have to deliver again
+HISTORY = " history"  # so ends an origin that tells again what it told before
+HISTORY_KNOWN = 512  # of such an origin
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """One device at one instant: samples that were taken together, as columns.
-
-    ``taken_at`` is UTC nanoseconds. ``settle`` is called once the reading, and every reading put before it, is safe: it
-    acknowledges an MQTT message. ``message`` is what that one is known by should it come again: its origin and stamp.
-    """
-
-    point: NDArray[np.int32]
-    taken_at: int
-    value: NDArray[np.float64]
-    quality: NDArray[np.uint8]
-    settle: Callable[[], None] | None = None
-    message: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +35,8 @@ class Tick:
     """What one tick must make durable, in one transaction.
 
     Of ``acquired`` samples, ``filtered`` need not be sent; ``block`` holds the rest. ``messages`` (origin and stamp)
-    are those they came from, not to be taken again.
+    are those they came from, not to be taken again. ``counters`` is how far counting meters
+    have come, when they went on.
     """
 
     acquired: int
@@ -57,6 +45,7 @@ class Tick:
     transitions: list[Transition]
     engine_state: bytes | None
     messages: tuple[tuple[str, int], ...] = ()
+    counters: bytes | None = None
 
 
 class Judge(Protocol):
@@ -85,6 +74,8 @@ class Agent:
         The city's clock.
     tick_s
         Wall seconds between ticks.
+    decoding
+        How readings become columns.
     keep
         The filter of the points (``edge.sources.filter_of``); without one everything is kept.
     counted
@@ -92,6 +83,8 @@ class Agent:
     heard_until
         Given the tick's own watermark, the one of devices that report on change (``edge.watermark``); without one
         they are the same.
+    act
+        Told of the transitions that were made durable (``edge.commands``); it must not wait.
     """
 
     def __init__(
@@ -103,9 +96,11 @@ class Agent:
         clock: Clock,
         tick_s: float = 0.1,
         *,
+        decoding: Decoding | None = None,
         keep: Filter | None = None,
         counted: Counted | None = None,
         heard_until: Callable[[int], int] | None = None,
+        act: Callable[[Sequence[Transition]], None] | None = None,
     ) -> None:
         nothing = np.zeros(len(table.points))
         self._engine = engine
@@ -113,9 +108,11 @@ class Agent:
         self._append = append
         self._clock = clock
         self._tick_s = tick_s
+        self._decoding = decoding or Decoding()
         self._filter = keep or Filter(nothing - 1.0, nothing.astype(np.int64))
         self._counted = counted or Counted()
         self._heard_until = heard_until or (lambda watermark: watermark)
+        self._act = act
         self._saved_at = -SAVE_EVERY_S
 
     async def run(self) -> None:
@@ -147,12 +144,16 @@ class Agent:
         on_change = self._heard_until(watermark)  # asked before draining: what has been heard by then is here after it
         readings = await self._drain()
         promised = promises and self._intake.empty()  # else something older than the watermark still waits
-        tick = judge(self._engine, self._filter, block_of(readings), (watermark, on_change) if promised else None)
+        block = self._decoding.block(readings)
+        tick = judge(self._engine, self._filter, block, (watermark, on_change) if promised else None)
         state = self._state_if_due(bool(tick.transitions))
         if not readings and not tick.transitions and state is None:
             return
         messages = tuple(reading.message for reading in readings if reading.message is not None)
-        await self._until_appended(replace(tick, engine_state=state, messages=messages))
+        counters = self._counters_if_due(state is not None)
+        await self._until_appended(replace(tick, engine_state=state, messages=messages, counters=counters))
+        if tick.transitions and self._act is not None:
+            self._act(tick.transitions)
         for reading in readings:
             if reading.settle is not None:
                 reading.settle()
@@ -173,6 +174,10 @@ class Agent:
         self._saved_at = now
         return self._engine.save()
 
+    def _counters_if_due(self, due: bool) -> bytes | None:
+        counters = self._decoding.counters
+        return counters.save() if counters is not None and (due or counters.changed) else None
+
     async def _until_appended(self, tick: Tick) -> None:
         pause = RETRY_S
         while True:
@@ -188,6 +193,11 @@ class Agent:
                 return
 
 
+def known_most(origin: str) -> int:
+    """Tell how many stamps of an origin are known, those that were taken last."""
+    return HISTORY_KNOWN if origin.endswith(HISTORY) else MESSAGES_KNOWN
+
+
 def judge(engine: Judge, keep: Filter, block: Block, promise: tuple[int, int] | None) -> Tick:
     """Judge a block of whole readings and filter it; what became of it, to be made durable.
 
@@ -198,16 +208,3 @@ def judge(engine: Judge, keep: Filter, block: Block, promise: tuple[int, int] | 
         transitions += engine.advance(*promise)
     kept = block.take(keep.keep(block))
     return Tick(len(block), len(block) - len(kept), kept, transitions, None)
-
-
-def block_of(readings: Sequence[Reading]) -> Block:
-    """Put readings together, in their order."""
-    if not readings:
-        return Block.empty()
-    sizes = [len(reading.point) for reading in readings]
-    return Block(
-        np.concatenate([reading.point for reading in readings]),
-        np.repeat(np.array([reading.taken_at for reading in readings], np.int64), sizes),
-        np.concatenate([reading.value for reading in readings]),
-        np.concatenate([reading.quality for reading in readings]),
-    )

@@ -1,18 +1,41 @@
 """Devices as they are installed: each with its profile and its rows in the gateway's point table."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.agent import Reading
 from edge.filter import Filter
 from edge.profile import INSTALL, Profile
 from rules.declared import Refused, nearest
-from rules.district import Device, District
+from rules.district import (
+    Chirpstack,
+    Device,
+    District,
+    Frigate,
+    Modbus,
+    Onvif,
+    PlainJson,
+    Pushed,
+    Senml,
+    Sparkplug,
+    ThingsStack,
+)
 from rules.samples import BAD, POINT, QUALITY, VALUE, Point, PointTable, Quality
 from wire.clock import NANOSECONDS
+
+_PROTOCOLS = {
+    Modbus: "modbus",
+    Chirpstack: "lorawan",
+    ThingsStack: "lorawan",
+    Senml: "senml",
+    Sparkplug: "sparkplug",
+    Onvif: "onvif",
+    Frigate: "frigate",
+    PlainJson: "json",
+    Pushed: "json",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,26 +45,6 @@ class Installed:
     device: Device
     profile: Profile
     rows: NDArray[np.int32]
-
-    def reading(
-        self,
-        taken_at: int,
-        value: NDArray[np.float64],
-        quality: NDArray[np.uint8],
-        settle: Callable[[], None] | None = None,
-    ) -> Reading:
-        """Make a reading of the ``profile.measured`` quantities and add the derived ones.
-
-        A NaN in ``value`` means that the quantity was not told; what derives from it is not there either.
-        """
-        values, qualities = derive(self.profile, self.device.install, value, quality)
-        there = ~np.isnan(values)
-        return Reading(self.rows[there], taken_at, values[there], qualities[there], settle)
-
-    def bad(self, taken_at: int, cause: Quality) -> Reading:
-        """Say of all quantities that there is no value, and why."""
-        count = len(self.rows)
-        return Reading(self.rows, taken_at, np.zeros(count, VALUE), np.full(count, cause, QUALITY))
 
     @property
     def interval_s(self) -> float:
@@ -54,11 +57,12 @@ def derive(
     install: Mapping[str, float | NDArray[np.float64]],
     value: NDArray[np.float64],
     quality: NDArray[np.uint8],
+    lag_s: float | NDArray[np.float64] = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """Add the derived quantities to the measured ones: ``[..., measured]`` becomes ``[..., quantities]``.
 
-    ``install`` holds one number, or one for each reading. NaN is what was not told; what derives from a sample of bad
-    quality is as bad, and 0.0.
+    ``install`` and ``lag_s`` (seconds from reading to receipt) hold one number, or one for each reading. NaN is what
+    was not told; what derives from a sample of bad quality is as bad, and 0.0.
     """
     shape = (*value.shape[:-1], len(profile.quantities))
     values, qualities = np.empty(shape, VALUE), np.empty(shape, QUALITY)
@@ -66,14 +70,17 @@ def derive(
     values[..., :measured], qualities[..., :measured] = value, quality
     column = {quantity.metric: index for index, quantity in enumerate(profile.quantities)}
     for index, derived in enumerate(profile.derived, measured):
+        if derived.how == "lag":
+            values[..., index], qualities[..., index] = np.multiply(lag_s, derived.scale), Quality.GOOD
+            continue
         terms = [
             install[term.removeprefix(INSTALL)] if term.startswith(INSTALL) else values[..., column[term]]
             for term in derived.of
         ]
         of = [qualities[..., column[term]] for term in derived.of if not term.startswith(INSTALL)]
-        worst = qualities[..., index] = np.maximum.reduce(of)
+        worst = qualities[..., index] = np.maximum.reduce(of) if of else Quality.GOOD
         made = _compute(derived.how, terms) * derived.scale
-        untold = np.logical_or.reduce([np.isnan(term) for term in terms])
+        untold = np.isnan(sum(terms, start=np.zeros(shape[:-1])))  # a NaN in any of them shows in the sum
         values[..., index] = np.where((worst >= BAD) & ~untold, 0.0, made)
     return values, qualities
 
@@ -87,6 +94,10 @@ def _compute(how: str, terms: Sequence[float | NDArray[np.float64]]) -> NDArray[
             return apart
         case "hypot", [a, b, c, d]:
             return np.hypot(np.subtract(a, b), np.subtract(c, d))
+        case "sum", _:
+            return np.asarray(np.sum(np.broadcast_arrays(*terms), axis=0))
+        case "product", _:
+            return np.asarray(np.prod(np.broadcast_arrays(*terms), axis=0))
         case _:
             divisor = np.asarray(np.prod(np.broadcast_arrays(*terms[1:]), axis=0))
             ratio = np.full(np.broadcast(terms[0], divisor).shape, np.nan)
@@ -138,11 +149,15 @@ def _profile_of(device: Device, profiles: Mapping[str, Profile]) -> Profile:
     profile = profiles.get(device.profile)
     if profile is None:
         raise Refused(f"{place}: profile", f"no profile `{device.profile}` is known{nearest(device.profile, profiles)}")
-    protocol = type(device.wire).__name__.lower()
+    protocol = _PROTOCOLS[type(device.wire)]
     if protocol != profile.profile.protocol:
-        raise Refused(f"{place}: wire", f"is {protocol}, but `{profile.id}` speaks {profile.profile.protocol}")
+        raise Refused(f"{place}: wire", f"carries {protocol}, but `{profile.id}` speaks {profile.profile.protocol}")
     if device.kind != profile.profile.kind:
         raise Refused(f"{place}: kind", f"is {device.kind}, but `{profile.id}` is a {profile.profile.kind}")
+    if isinstance(device.wire, Modbus):
+        furthest = max(point.register + point.words for point in profile.point)
+        if not 0 <= device.wire.base <= 0x10000 - furthest:
+            raise Refused(f"{place}: wire.base", f"lies between 0 and {0x10000 - furthest} for `{profile.id}`")
     for name in profile.install_names():
         if name not in device.install:
             raise Refused(f"{place}: install.{name}", f"is missing; `{profile.id}` needs it")

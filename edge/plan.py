@@ -1,6 +1,6 @@
-"""From points to reads: a pure function, so that what goes over the bus can be told and tested without a bus."""
+"""From points to reads: pure functions, so that what goes over the bus can be told and tested without a bus."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edge.profile import Limits, Register
@@ -24,11 +24,28 @@ class Request:
 def plan(points: Sequence[Register], limits: Limits) -> tuple[Request, ...]:
     """Cover every point by exactly one read, with as few reads as the limits allow.
 
-    Neighbours are merged across holes up to ``max_hole``, never across function codes; no value is ever cut.
+    Neighbours are merged across holes up to ``max_hole``, never across function codes; no value is ever cut. With
+    ``one_field_per_request`` only the bits of one register come together.
     """
+    return _cover(points, range(len(points)), limits)
+
+
+def split(request: Request, points: Sequence[Register]) -> tuple[Request, ...]:
+    """Cut a read that a device does not bear, by one step: at its holes; one without holes, into its single values.
+
+    Nothing of one that reads a single value, or the bits of one register: the device does not have it. So whoever
+    asks for the pieces, and splits those again that are refused, ends at exactly what is there.
+    """
+    for finer in (Limits(max_hole=0), Limits(one_field_per_request=True)):
+        pieces = _cover(points, request.points, finer)
+        if len(pieces) > 1:
+            return pieces
+    return ()
+
+
+def _cover(points: Sequence[Register], positions: Iterable[int], limits: Limits) -> tuple[Request, ...]:
     requests: list[Request] = []
-    by_address = sorted(range(len(points)), key=lambda n: (points[n].function, points[n].register, -points[n].words))
-    for position in by_address:
+    for position in sorted(positions, key=lambda n: (points[n].function, points[n].register, -points[n].words)):
         point = points[position]
         grown = _grow(requests[-1], point, position, limits) if requests else None
         if grown is not None:
@@ -44,6 +61,7 @@ def _grow(request: Request, point: Register, position: int, limits: Limits) -> R
     end = request.start + request.count
     count = max(end, point.register + point.words) - request.start
     too_far = point.register - end > limits.max_hole * each
-    if point.function != request.function or too_far or count > limits.max_registers * each:
+    too_many = limits.one_field_per_request and count > request.count
+    if point.function != request.function or too_far or too_many or count > limits.max_registers * each:
         return None
     return Request(request.function, request.start, count, (*request.points, position))

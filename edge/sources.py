@@ -1,31 +1,32 @@
-"""The MQTT source: every message to its device and decoder, every bad one counted, told and out of the way."""
+"""The MQTT source: every message to its device and dialect, every bad one counted, told and out of the way."""
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 import structlog
 
-from edge.agent import MESSAGES_KNOWN, Reading
-from edge.decoders import chirpstack, onvif
-from edge.decoders.payload import Decoded
-from edge.installed import Installed, filter_of, installed, table_of
-from edge.profile import Field
+from edge.decoders.chirpstack import TOPIC, ChirpstackDialect
+from edge.decoders.dialect import Dialect
+from edge.decoders.frigate import FrigateDialect
+from edge.decoders.onvif import OnvifDialect
+from edge.decoders.plain import PlainDialect
+from edge.decoders.senml import SenmlDialect
+from edge.decoders.sparkplug import SparkplugHost
+from edge.decoders.things_stack import ThingsStackDialect
+from edge.hearing import Hearing
+from edge.installed import Installed
+from edge.reading import Reading
 from edge.watermark import Watermark
-from rules.district import Chirpstack, Device, Onvif
-from rules.samples import POINT, QUALITY, VALUE, Quality
+from rules.district import Device
 from wire.batch import Malformed
-from wire.clock import NANOSECONDS, Clock, iso
+from wire.clock import NANOSECONDS, Clock
 from wire.counted import Counted
-from wire.session import Delivery
+from wire.session import Delivery, NotConnected, PublishRefused
 
-__all__ = ["Installed", "MqttSource", "Put", "filter_of", "installed", "table_of"]
-
-AHEAD_S = 60.0  # city: a stamp further in the future than this is a clock fault
-MOST_TOLD = 1000  # topics whose fault is remembered as told
+GOODBYE_S = 0.3
 
 log = structlog.get_logger(__name__)
 Put = Callable[[Reading], Awaitable[None]]
@@ -38,17 +39,20 @@ class Messages(Protocol):
 
     def acknowledge(self, delivery: Delivery) -> None: ...
 
+    async def wait_connected(self, after: int = 0) -> int: ...
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None: ...
+
 
 class MqttSource:
-    """Turns messages of LoRaWAN sensors and cameras into readings.
+    """Turns messages of LoRaWAN sensors, covers and cameras into readings.
 
-    A reading acknowledges its message when it settles; a message that gives none is acknowledged at once. A repeat
-    gives a reading without samples: it waits its turn behind its first copy, which may not be safe yet. What was taken
-    is known over a restart by what the outbox remembers (``remember``).
+    A reading acknowledges its message when it settles; a message that gives none is acknowledged at once. What was
+    taken is known over a restart by what the outbox remembers (``remember``).
 
-    The source hears whole ChirpStack applications, so that a sensor nobody has declared is noticed; ``elsewhere`` are
-    the devices of other gateways, which are none of its business. A camera has a topic prefix of its own: a strange
-    one is not heard.
+    ``elsewhere`` are the devices of other gateways, which are none of its business; ``chirpstack_topic`` is the
+    template of ChirpStack's topics, ``host_id`` the name under which Sparkplug nodes know the gateway. ``Refused`` when
+    devices cannot be told apart.
     """
 
     def __init__(
@@ -57,127 +61,130 @@ class MqttSource:
         clock: Clock,
         counted: Counted | None = None,
         elsewhere: Iterable[Device] = (),
+        chirpstack_topic: str = TOPIC,
+        host_id: str = "streetwarden",
     ) -> None:
+        places, elsewhere = tuple(places), tuple(elsewhere)
         self._clock = clock
         self._counted = counted or Counted()
-        self._uplinks: dict[str, Installed] = {}
-        self._cameras: dict[str, Installed] = {}
-        for place in places:
-            match place.device.wire:
-                case Chirpstack() as wire:
-                    self._uplinks[_uplink_topic(wire)] = place
-                case Onvif(prefix=prefix):
-                    self._cameras[prefix] = place
-        self._elsewhere = {_uplink_topic(device.wire) for device in elsewhere if isinstance(device.wire, Chirpstack)}
-        self._known: dict[str, deque[int]] = {}  # by origin, the stamps of the messages taken last
-        self._told: dict[str, str] = {}  # by topic, the fault that stands told
+        self.hearing = Hearing(clock, self._counted)
+        self._sparkplug = SparkplugHost(places, host_id, clock.now(), self._counted)
+        dialects: tuple[Dialect, ...] = (
+            ChirpstackDialect(places, elsewhere, chirpstack_topic),
+            ThingsStackDialect(places, elsewhere),
+            PlainDialect(places, elsewhere),
+            SenmlDialect(places),
+            self._sparkplug,
+            OnvifDialect(places),
+            FrigateDialect(places, elsewhere),
+        )
+        self._dialects = tuple(dialect for dialect in dialects if dialect.subscriptions)
+        self._by_topic = {topic: dialect for dialect in self._dialects for topic in dialect.topics}
+        self._senders = tuple(each for each in self._dialects if type(each).outgoing is not Dialect.outgoing)
+        self._generation = 0  # of the newest connection that the dialects know of
+
+    def remember(self, messages: Iterable[tuple[str, int]]) -> None:
+        """Know messages (origin and stamp) that were taken before: what comes again is not taken again."""
+        self.hearing.remember(messages)
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """The topic filters of its devices."""
-        applications = dict.fromkeys(topic.split("/")[1] for topic in self._uplinks)
-        return (
-            *(_uplink_topic(Chirpstack(application, "+")) for application in applications),
-            *(f"{prefix}{onvif.MARK}#" for prefix in self._cameras),
-        )
+        return tuple(topic for dialect in self._dialects for topic in dialect.subscriptions)
 
-    def remember(self, messages: Iterable[tuple[str, int]]) -> None:
-        """Know messages (origin and stamp) that were taken before: what comes again is not taken again."""
-        for origin, stamp in messages:
-            self._known.setdefault(origin, deque(maxlen=MESSAGES_KNOWN)).append(stamp)
+    @property
+    def will(self) -> tuple[str, bytes] | None:
+        """What its session's will must be: Sparkplug nodes wait for a host that is there."""
+        return self._sparkplug.will if self._sparkplug in self._dialects else None
 
     async def run(self, session: Messages, put: Put, watermark: Watermark | None = None) -> None:
         """Serve a session until cancelled; ``watermark`` hears of each message as it comes and as it settles."""
-        while True:
-            delivery = await session.receive()
-            reading = self.take(delivery.topic, delivery.payload, partial(session.acknowledge, delivery))
-            if reading is None:
-                session.acknowledge(delivery)
-                continue
-            if watermark is not None:
-                reading = watermark.follow(reading)
-            await put(reading)
-
-    def take(self, topic: str, payload: bytes, settle: Callable[[], None] | None = None) -> Reading | None:
-        """Read one message; None when it says nothing, which is counted under its own name."""
-        if topic in self._elsewhere:
-            return None
-        place = self._uplinks.get(topic) or self._cameras.get(topic.partition(onvif.MARK)[0])
-        if place is None:
-            self._note("unknown_device_messages", topic, "no device of the district has this topic")
-            return None
-        is_camera = isinstance(place.device.wire, Onvif)
         try:
-            if is_camera:
-                decoded = onvif.decode(place.profile, topic, payload)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._greet(session), name="connections of the sensors")
+                await self._serve(session, put, watermark)
+        finally:
+            if self.will is not None:  # which is not told of one that leaves in order
+                with contextlib.suppress(NotConnected, PublishRefused, TimeoutError):
+                    async with asyncio.timeout(GOODBYE_S):
+                        await session.publish(*self.will, retain=True)
+
+    async def _serve(self, session: Messages, put: Put, watermark: Watermark | None) -> None:
+        while True:
+            delivery = await self._next(session)
+            if delivery is None:
+                readings = self.expire()
             else:
-                decoded = chirpstack.decode(place.profile, payload)
+                if delivery.generation > self._generation:
+                    await self._connected(session, delivery.generation)
+                readings = self.take(delivery.topic, delivery.payload, partial(session.acknowledge, delivery))
+                if not readings:
+                    session.acknowledge(delivery)
+            if self._senders:
+                await self._send(session)
+            for reading in readings:
+                await put(reading if watermark is None else watermark.follow(reading))
+
+    async def _greet(self, session: Messages) -> None:
+        """Tell the dialects of each new connection, though nothing should come over it."""
+        while True:
+            await self._connected(session, await session.wait_connected(self._generation))
+
+    async def _connected(self, session: Messages, generation: int) -> None:
+        if generation > self._generation:
+            self._generation = generation
+            now = self._clock.now()
+            for dialect in self._dialects:
+                dialect.connected(now)
+            await self._send(session)
+
+    async def _send(self, session: Messages) -> None:
+        """Send what the dialects want sent; what a lost connection swallows they want again on the next one."""
+        for dialect in self._senders:
+            for topic, payload, retain in dialect.outgoing():
+                try:
+                    await session.publish(topic, payload, retain=retain, qos=int(retain))
+                except NotConnected:
+                    self._counted.add("edge_unsent_messages_total")
+                except PublishRefused as error:
+                    self._counted.add("edge_unsent_messages_total")
+                    log.warning("the sensors' broker refused a message", topic=topic, why=str(error))
+
+    async def _next(self, session: Messages) -> Delivery | None:
+        """Wait for a message; None when a dialect has waited long enough for one."""
+        dues = [due for dialect in self._dialects if (due := dialect.due) is not None]
+        if not dues:
+            return await session.receive()
+        wall = self._clock.wall_seconds((min(dues) - self._clock.now()) / NANOSECONDS)
+        try:
+            async with asyncio.timeout(max(0.0, wall)):
+                return await session.receive()
+        except TimeoutError:
+            return None
+
+    def take(self, topic: str, payload: bytes, settle: Callable[[], None] | None = None) -> list[Reading]:
+        """Read one message; empty when it says nothing, which is counted under its own name."""
+        dialect = self._by_topic.get(topic) or next((each for each in self._dialects if each.owns(topic)), None)
+        if dialect is None:
+            self.hearing.note("unknown_device_messages", topic, "no device of the district has this topic")
+            return []
+        try:
+            heard = dialect.hear(topic, payload, self._clock.now())
         except Malformed as error:
-            what = "malformed_events" if is_camera else "malformed_uplinks"
-            self._note(what, topic, str(error), device=place.device.id)
-            return None
-        if decoded is None:
-            self._counted.add("edge_undeclared_messages_total")
-            return None
-        if self._is_repeat(place, decoded):
-            self._counted.add("edge_repeated_messages_total")
-            return Reading(np.empty(0, POINT), decoded.taken_at, np.empty(0, VALUE), np.empty(0, QUALITY), settle)
-        return self._reading(place, decoded, topic, settle)
+            self.hearing.refuse(error, topic, dialect.device_of(topic))
+            return []
+        if not heard:
+            if heard is not None:
+                self._counted.add("edge_undeclared_messages_total")
+            return []
+        return self.hearing.readings(heard, topic, settle)
 
-    def _is_repeat(self, place: Installed, decoded: Decoded) -> bool:
-        """Tell a message that came before: a camera's retained state, or one that the broker delivers again."""
-        known = self._known.get(_origin(place, decoded), ())
-        if decoded.taken_at in known:
-            return True
-        # A late uplink is history that counts; a camera's older state is only ever a replay.
-        ahead = self._ahead()
-        return isinstance(place.device.wire, Onvif) and any(decoded.taken_at < stamp <= ahead for stamp in known)
-
-    def _reading(self, place: Installed, decoded: Decoded, topic: str, settle: Callable[[], None] | None) -> Reading:
+    def expire(self) -> list[Reading]:
+        """Read what follows from having heard nothing for long enough."""
         now = self._clock.now()
-        message = _origin(place, decoded), decoded.taken_at
-        self.remember([message])
-        samples = [_judge(decoded.values, quantity) for quantity in place.profile.field]
-        value = np.array([value for value, _ in samples], VALUE)
-        quality = np.array([quality for _, quality in samples], QUALITY)
-        if decoded.taken_at > self._ahead():
-            # Its own stamp would make everything after it late: it gets the time of its arrival, and is not judged.
-            why = f"it says {iso(decoded.taken_at)}, and it is {iso(now)}"
-            self._note("clock_fault_messages", topic, why, device=place.device.id)
-            quality[:] = Quality.BAD_CLOCK
-            return replace(place.reading(now, value, quality, settle), message=message)
-        self._told.pop(topic, None)
-        return replace(place.reading(decoded.taken_at, value, quality, settle), message=message)
-
-    def _ahead(self) -> int:
-        """The newest stamp that is not a clock fault."""
-        return self._clock.now() + int(AHEAD_S * NANOSECONDS)
-
-    def _note(self, what: str, topic: str, why: str, **place: str) -> None:
-        """Count a bad message; tell of it unless its topic's last one had the same fault."""
-        counter = f"edge_{what}_total"
-        self._counted.add(counter)
-        if self._told.get(topic) != counter and len(self._told) < MOST_TOLD:
-            self._told[topic] = counter
-            log.warning("bad message", counter=counter, topic=topic, why=why, **place)
-
-
-def _uplink_topic(wire: Chirpstack) -> str:
-    return f"application/{wire.application}/device/{wire.dev_eui}/event/up"
-
-
-def _origin(place: Installed, decoded: Decoded) -> str:
-    """Name what stamps are compared within: each state of a camera has its own."""
-    return " ".join((place.device.id, *decoded.values))
-
-
-def _judge(values: Mapping[str, float], field: Field) -> tuple[float, Quality]:
-    """Value and quality of one field; NaN when the message does not have it."""
-    value = values.get(field.metric)
-    if value is None:
-        return np.nan, Quality.GOOD
-    if not np.isfinite(value):
-        return 0.0, Quality.BAD_SENTINEL
-    if field.range is not None and not field.range[0] <= value <= field.range[1]:
-        return 0.0, Quality.BAD_RANGE
-    return value, Quality.GOOD
+        return [
+            reading
+            for dialect in self._dialects
+            if dialect.due is not None and dialect.due <= now
+            for reading in self.hearing.readings(dialect.expire(now), "")
+        ]

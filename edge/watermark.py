@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Protocol
 
-from edge.agent import Reading
+from edge.reading import Reading
 from rules.tile import NEVER
 from wire.clock import NANOSECONDS, Clock
 from wire.connection import SESSION_EXPIRY_S

@@ -40,8 +40,8 @@ class Instruments:
     def show(self, device: Device, at: Times) -> Shown:
         """Tell the values at instants ``at`` (UTC ns, shape ``[n]``), by metric ``[n]``.
 
-        A recorded device shows what was recorded of it. With ``unit_code`` and ``decimals`` in its installation, its
-        level is what a transmitter puts out, and both are shown beside it.
+        A recorded device shows what was recorded of it. ``unit_code`` and ``decimals`` of its installation are shown
+        beside its values, for a map that scales by them.
         """
         shown = self._kinds[device.kind](device, at)
         recorded = self.world.recordings.get(device.id)
@@ -49,7 +49,6 @@ class Instruments:
             shown = {metric: recorded.column(metric, at - self.world.start) for metric in shown}
         if "unit_code" in device.install:
             code, decimals = (device.install[name] for name in ("unit_code", "decimals"))
-            shown["level"] = measuring.transmitted(shown["level"], int(code), int(decimals))
             shown |= {"unit_code": np.full(len(at), code), "decimals": np.full(len(at), decimals)}
         return shown
 

@@ -14,9 +14,6 @@ _SPIKES = 0.1  # share of the readings that spike
 _THROUGH = 0.15  # share of the echoes that find a way through debris
 _POISONED = (5.0, 15.0)  # % oxygen: a catalytic bead shows nothing below, everything above
 
-# What a transmitter's unit code makes of a metre of water (the usual table of hydrostatic probes; QDY30A and kin).
-PER_METRE = {0: 0.00980665, 1: 9.80665, 2: 9806.65, 3: 0.0980665, 4: 98.0665, 5: 0.1, 6: 1.42233, 7: 1.0, 8: 1000.0}
-
 
 def held(at: Times, chronicle: Chronicle, what: str, device: str) -> Times:
     """Stop the clock of an instrument that has frozen: the instants that it shows."""
@@ -63,8 +60,3 @@ def catalytic(ch4_lel: Floats, o2_percent: Floats) -> Floats:
     """Methane as a catalytic bead shows it: it burns the gas, and too little where the oxygen is short."""
     low, high = _POISONED
     return ch4_lel * np.clip((o2_percent - low) / (high - low), 0.0, 1.0)
-
-
-def transmitted(level_m: Floats, unit_code: int, decimals: int) -> Floats:
-    """Show a water level as the integer a transmitter puts out; unit and decimals stand in registers of their own."""
-    return np.round(level_m * PER_METRE[unit_code] * 10.0**decimals)

@@ -109,6 +109,8 @@ def buses_of(district: District, instruments: Instruments, clock: Clock, place: 
                 known = [name for name, each in profiles.items() if each.point]
                 why = f"`{device.profile}` is no Modbus profile of this version{nearest(device.profile, known)}"
                 raise Refused(f"{place}: device {device.id}: profile", why)
+            if device.wire.base:
+                raise Refused(f"{place}: device {device.id}: wire.base", "no unit here serves many devices")
             units[device.wire.bus].append(Unit(device, registers[profile.id], instruments))
     return [Bus(name, there, instruments.world, clock) for name, there in units.items()]
 

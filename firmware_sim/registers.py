@@ -3,7 +3,8 @@
 Never by ``edge.codec``: a codec shared by both sides would cancel every word-order fault.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,33 @@ from pymodbus.constants import ExcCodes
 from edge.profile import Profile, Register
 from firmware_sim.noise import Floats
 
-# Where a byte of the two registers, as they are sent, stands in a 32-bit number with the least significant byte first.
-_ORDERS = {"ABCD": (3, 2, 1, 0), "CDAB": (1, 0, 3, 2), "BADC": (2, 3, 0, 1), "DCBA": (0, 1, 2, 3)}
-_LIMITS = {"u16": (0, 0xFFFF), "s16": (-0x8000, 0x7FFF), "u32": (0, 0xFFFFFFFF), "s32": (-0x80000000, 0x7FFFFFFF)}
-_NAN = 0x7FC00000
+# The bytes of a number in the order they are sent, each by its place in the number: 0 is the least significant one.
+_ORDERS: dict[int, dict[str, tuple[int, ...]]] = {
+    1: dict.fromkeys(("ABCD", "CDAB", "BADC", "DCBA"), (1, 0)),
+    2: {"ABCD": (3, 2, 1, 0), "CDAB": (1, 0, 3, 2), "BADC": (2, 3, 0, 1), "DCBA": (0, 1, 2, 3)},
+    4: {
+        "ABCD": (7, 6, 5, 4, 3, 2, 1, 0),
+        "CDAB": (1, 0, 3, 2, 5, 4, 7, 6),
+        "BADC": (6, 7, 4, 5, 2, 3, 0, 1),
+        "DCBA": (0, 1, 2, 3, 4, 5, 6, 7),
+    },
+}
+_LIMITS = {
+    "u16": (0, 0xFFFF),
+    "s16": (-0x8000, 0x7FFF),
+    "u32": (0, 0xFFFFFFFF),
+    "s32": (-0x80000000, 0x7FFFFFFF),
+    "u64": (0, 0xFFFFFFFFFFFFFFFF),
+    "s64": (-0x8000000000000000, 0x7FFFFFFFFFFFFFFF),
+    "bcd16": (0, 9999),
+    "bcd32": (0, 99999999),
+    # A float's share of the integer's way is 0: it goes its own.
+    "f32": (0, 0),
+    "f64": (0, 0),
+}
+# What is no number at all, of the types that have such a thing.
+_NONE = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000, "bcd16": 0xFFFF, "bcd32": 0xFFFFFFFF}
+_DIGITS = np.arange(8)
 _BIT_FUNCTIONS = (1, 2)
 
 
@@ -51,12 +75,12 @@ class Registers:
     def reply(self, function: int, start: int, count: int, values: dict[str, Floats]) -> NDArray[np.uint8]:
         """Lay out the data bytes of the answers to one read at n instants, shape ``[n, bytes]``.
 
-        ``values`` gives each of ``metrics``, shape ``[n]`` in the profile's units. An integer is rounded half to even
-        and saturates at its type's limits; NaN becomes the point's first ``invalid`` pattern (without one: the type's
-        largest number, or for f32 a NaN). ``Illegal`` for an address that is not there.
+        ``values`` gives each of ``metrics`` and whatever says their scale and unit, shape ``[n]`` in the profile's
+        units. An integer is rounded half to even and saturates at its type's limits; NaN, and what has no scale,
+        becomes the point's first ``invalid`` pattern (without one: a NaN, a decimal of fifteens, or the type's largest
+        number). ``Illegal`` for an address that is not there.
         """
-        layout = self._layout(function, start, count)
-        return layout.pack(np.array([values[metric] for metric in layout.metrics]).T)
+        return self._layout(function, start, count).pack(values)
 
     def _layout(self, function: int, start: int, count: int) -> "_Layout":
         key = (function, start, count)
@@ -76,15 +100,21 @@ class _Layout:
         self.metrics = tuple(point.metric for point in points)
         of_bits = function in _BIT_FUNCTIONS
         limits = [_LIMITS.get(p.type, (0, (1 << p.width) - 1)) for p in points]
+        self._word: np.dtype[Any] = np.dtype("<u8" if any(p.words == 4 for p in points) else "<u4")
         self._scale = np.array([p.scale for p in points])
         self._offset = np.array([p.offset for p in points])
-        self._is_float = np.array([p.type == "f32" for p in points])
-        # A float's share of the integer's way is 0: it goes its own.
-        self._low, self._high = (
-            np.where(self._is_float, 0.0, side) for side in np.array(limits, float).reshape(-1, 2).T
-        )
-        self._missing = np.array([_missing(p) for p in points], np.uint32)
-        self._shift = np.array([(p.register - start) % 8 if of_bits else p.bit for p in points], np.uint32)
+        self._rescaled = [(n, p) for n, p in enumerate(points) if p.scale_from or p.unit_from]
+        self._floats = [
+            (form, is_one)
+            for kind, form in (("f32", "<f4"), ("f64", "<f8"))
+            if (is_one := np.array([p.type == kind for p in points])).any()
+        ]
+        self._decimals = np.flatnonzero([p.type.startswith("bcd") for p in points])
+        self._low = np.array([float(low) for low, _ in limits])
+        self._high = np.array([float(high) for _, high in limits])
+        self._highest = np.array([high for _, high in limits], self._word)
+        self._missing = np.array([_missing(p) for p in points], self._word)
+        self._shift = np.array([(p.register - start) % 8 if of_bits else p.bit for p in points], self._word)
         # Bits share a place: a byte of coils, or a register of bit fields. The points stand in order of their places.
         places = [(p.register - start) // 8 if of_bits else p.register for p in points]
         self._first = np.flatnonzero(np.diff(places, prepend=-1))
@@ -96,39 +126,51 @@ class _Layout:
             if of_bits:
                 own = {places[first]: 0}
             else:
-                order = _ORDERS[point.order] if point.words == 2 else (1, 0)
+                order = _ORDERS[point.words][point.order]
                 own = {2 * (point.register - start) + byte: byte_of for byte, byte_of in enumerate(order)}
             for byte, byte_of in own.items():
                 if 0 <= byte < self._width:
                     at.append(byte)
-                    source.append(4 * number + byte_of)
+                    source.append(self._word.itemsize * number + byte_of)
         self._at, self._source = np.array(at, np.intp), np.array(source, np.intp)
         self._whole = self._at.tolist() == list(range(self._width))
 
-    def pack(self, values: Floats) -> NDArray[np.uint8]:
-        """Lay out values ``[n, points]``."""
-        raw = (values - self._offset) / self._scale
-        whole = np.rint(np.minimum(np.maximum(raw, self._low), self._high))
+    def pack(self, values: Mapping[str, Floats]) -> NDArray[np.uint8]:
+        """Lay out the values ``[n]`` of each metric."""
+        raw = (np.array([values[metric] for metric in self.metrics]).T - self._offset) / self._scale
+        for column, point in self._rescaled:
+            raw[:, column] /= _rest_of_scale(point, values)
         missing = np.isnan(raw)
         any_missing = bool(missing.any())
-        if any_missing:
-            whole[missing] = 0.0
-        bits = whole.astype(np.int64).astype("<u4")  # by way of int64, so that a negative number keeps its lower bits
-        if self._is_float.any():
-            with np.errstate(over="ignore"):  # beyond a float32 lies infinity
-                bits = np.where(self._is_float, raw.astype("<f4").view("<u4"), bits)
+        bits = self._integers(np.where(missing, 0.0, raw) if any_missing else raw)
+        for form, is_one in self._floats:
+            with np.errstate(over="ignore"):  # beyond a float lies infinity
+                bits = np.where(is_one, raw.astype(form).view(form.replace("f", "u")), bits)
         if any_missing:
             bits = np.where(missing, self._missing, bits)
         if self._shift.any():
             bits = bits << self._shift
         if self._shared:
             bits = np.bitwise_or.reduceat(bits, self._first, axis=1)
-        found = np.ascontiguousarray(bits, "<u4").view(np.uint8).take(self._source, axis=1)
+        found = np.ascontiguousarray(bits, self._word).view(np.uint8).take(self._source, axis=1)
         if self._whole:
             return found
-        data = np.zeros((len(values), self._width), np.uint8)
+        data = np.zeros((len(raw), self._width), np.uint8)
         data[:, self._at] = found
         return data
+
+    def _integers(self, raw: Floats) -> NDArray[Any]:
+        whole = np.rint(np.minimum(np.maximum(raw, self._low), self._high))
+        if self._word.itemsize == 4:
+            bits: NDArray[Any] = whole.astype(np.int64).astype(self._word)  # by int64: a negative one keeps its bits
+        else:
+            with np.errstate(invalid="ignore"):  # each number is fit for one of the two
+                bits = np.where(whole < 0, whole.astype(np.int64).view(self._word), whole.astype(self._word))
+            bits = np.where(whole >= self._high, self._highest, bits)  # as a float, 2**64 - 1 is 2**64
+        if self._decimals.size:
+            digits = whole[:, self._decimals, None].astype(np.int64) // 10**_DIGITS % 10
+            bits[:, self._decimals] = (digits << 4 * _DIGITS).sum(axis=2)
+        return bits
 
 
 def _addresses(points: list[Register], hole: int) -> Iterator[int]:
@@ -147,5 +189,24 @@ def _touches(point: Register, wanted: range) -> bool:
 def _missing(point: Register) -> int:
     """Choose the raw pattern that says "no value"."""
     bits = point.width if point.type == "bit" else 16 * point.words
-    largest = _NAN if point.type == "f32" else _LIMITS.get(point.type, (0, (1 << bits) - 1))[1]
+    largest = _NONE.get(point.type, _LIMITS.get(point.type, (0, (1 << bits) - 1))[1])
     return (point.invalid[0] if point.invalid else largest) & ((1 << bits) - 1)
+
+
+def _rest_of_scale(point: Register, values: Mapping[str, Floats]) -> Floats:
+    """Tell what else a point is scaled by, ``[n]``; NaN where what the others show is no scale and no unit."""
+    rest = np.ones(1)
+    if point.scale_from is not None:
+        shown = values[point.scale_from.metric]
+        with np.errstate(divide="ignore", over="ignore"):
+            match point.scale_from.how:
+                case "decimals":
+                    rest = 10.0**-shown
+                case "divisor":
+                    rest = 1.0 / shown
+                case "factor":
+                    rest = shown
+    if point.unit_from is not None:
+        codes, which = np.unique(values[point.unit_from.metric], return_inverse=True)
+        rest = rest * np.array([point.unit_from.factors.get(f"{code:.0f}", np.nan) for code in codes])[which]
+    return np.where(np.isfinite(rest) & (rest != 0.0), rest, np.nan)

@@ -22,7 +22,10 @@ def will(gateway: str, boot: str, clock: Clock) -> tuple[str, bytes]:
 
 
 class Health:
-    """Tells the status of one gateway; ``devices_down`` names the devices that do not answer."""
+    """Tells the status of one gateway.
+
+    ``devices_down`` names the devices that do not answer, ``bus_cycles`` how long each bus really takes (seconds).
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Health:
         clock: Clock,
         counted: Counted,
         devices_down: Callable[[], tuple[str, ...]] = tuple,
+        bus_cycles: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self._gateway = gateway
         self._outbox = outbox
@@ -39,6 +43,7 @@ class Health:
         self._clock = clock
         self._counted = counted
         self._devices_down = devices_down
+        self._bus_cycles = bus_cycles
 
     async def run(self) -> None:
         """Tell the status while there is a connection, until cancelled."""
@@ -63,6 +68,7 @@ class Health:
             report.tallies,
             self._devices_down(),
             self._counted.snapshot(),
+            self._bus_cycles(),
         )
         try:
             topic = up(self._gateway, Lane.STATUS)

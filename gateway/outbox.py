@@ -45,6 +45,8 @@ class Outbox:
         How much may wait.
     counted
         Where drops and failures are counted.
+    synchronised
+        Whether the box's clock is: every batch says so. Asked on the outbox's thread; it must not wait.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Outbox:
         clock: Clock,
         bounds: Bounds | None = None,
         counted: Counted | None = None,
+        synchronised: Callable[[], bool] = lambda: True,
     ) -> None:
         self.boot = str(uuid.uuid4())
         self.more = asyncio.Event()  # set when there may be more to send
@@ -62,6 +65,7 @@ class Outbox:
         self._clock = clock
         self._bounds = bounds or Bounds()
         self._counted = counted or Counted()
+        self._synchronised = synchronised
 
     async def __aenter__(self) -> Self:
         # Its threads die with it: a new one for each opening.
@@ -101,6 +105,10 @@ class Outbox:
         """Read what the engine last saved; None on a first start."""
         return await self._do(lambda rows: rows.engine_state())
 
+    async def counters(self) -> bytes | None:
+        """Read what the counters last saved; None on a first start."""
+        return await self._do(lambda rows: rows.counters())
+
     async def messages(self) -> list[tuple[str, int]]:
         """Read which messages were taken last (origin and stamp): what comes again is not taken again."""
         return await self._do(lambda rows: rows.messages())
@@ -128,7 +136,7 @@ class Outbox:
             return self._instead(error, None)
 
     def _rows_in(self, path: Path | None, bounds: Bounds) -> Rows:
-        return Rows(path, self._table, self._clock, bounds, self._counted)
+        return Rows(path, self._table, self._clock, bounds, self._counted, self._synchronised)
 
     def _instead(self, error: sqlite3.Error | OSError, failed: Rows | None) -> Rows:
         """Go on after the file failed: with a new file when it is damaged, in memory when the disk does not write."""

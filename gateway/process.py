@@ -16,20 +16,27 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from edge.agent import Agent, Reading
+from edge.agent import Agent
+from edge.commands import Commands
+from edge.counters import Counters
+from edge.decoding import Decoding
+from edge.installed import filter_of
 from edge.poller import ModbusBus
-from edge.sources import MqttSource, filter_of
+from edge.reading import Reading
+from edge.sources import MqttSource
 from edge.watermark import Watermark
 from gateway.config import GatewayConfig, declared_of, load_config
 from gateway.health import Health, will
+from gateway.orders import Orders
 from gateway.outbox import Outbox
+from gateway.timekeeping import synchronised
 from gateway.uplink import Uplink
 from rules.engine import Engine, OtherState
 from wire import logs
 from wire.counted import Counted
 from wire.refusing import refusing
 from wire.session import NotConnected, Session
-from wire.topics import receipt
+from wire.topics import command, receipt
 
 INTAKE_READINGS = 4096
 GOODBYE_S = 0.3
@@ -44,27 +51,36 @@ async def run(config: GatewayConfig) -> None:
     engine = Engine(declared.table, declared.rules)
     intake: asyncio.Queue[Reading] = asyncio.Queue(INTAKE_READINGS)
     elsewhere = [device for device in declared.district.device if device.gateway != gateway]
-    source = MqttSource(declared.places, clock, counted, elsewhere)
-    buses = [
-        ModbusBus(
+    source = MqttSource(declared.places, clock, counted, elsewhere, config.chirpstack_topic, gateway)
+    buses = {
+        name: ModbusBus(
             name,
-            address.host,
-            address.port,
+            address,
             [place for place in declared.places if getattr(place.device.wire, "bus", None) == name],
             clock,
             counted,
-            timeout_s=address.timeout_s,
         )
         for name, address in config.buses.items()
-    ]
+    }
+    counters = Counters(declared.places, counted)
+    commands = Commands(declared.places, buses, config.allow, config.act, clock, counted)
     async with AsyncExitStack() as stack:
         outbox = await stack.enter_async_context(
-            Outbox(Path(config.data), declared.table, clock, config.outbox, counted)
+            Outbox(Path(config.data), declared.table, clock, config.outbox, counted, lambda: synchronised(clock))
         )
         await _restore(engine, outbox, counted)
+        if (saved := await outbox.counters()) is not None:
+            counters.restore(saved)
+        commands.begin(engine.standing())
         source.remember(await outbox.messages())
         # Entered only once what it feeds runs; a gateway without such devices needs none.
-        session = Session(config.sensors or config.broker, f"{gateway}-sensors", source.subscriptions, counted=counted)
+        session = Session(
+            config.sensors or config.broker,
+            f"{gateway}-sensors",
+            source.subscriptions,
+            will=source.will,
+            counted=counted,
+        )
         watermark = Watermark(session, clock) if source.subscriptions else None
         agent = Agent(
             declared.table,
@@ -73,9 +89,11 @@ async def run(config: GatewayConfig) -> None:
             outbox.append,
             clock,
             config.tick_s,
+            decoding=Decoding(counters),
             keep=filter_of(declared.places),
             counted=counted,
             heard_until=watermark,
+            act=commands.follow,
         )
         link = Session(
             config.broker,
@@ -86,17 +104,34 @@ async def run(config: GatewayConfig) -> None:
         )
         await stack.enter_async_context(link)
         health = Health(
-            gateway, outbox, link, clock, counted, lambda: tuple(device for bus in buses for device in bus.down)
+            gateway,
+            outbox,
+            link,
+            clock,
+            counted,
+            lambda: tuple(device for bus in buses.values() for device in bus.down),
+            lambda: {name: bus.cycle_s for name, bus in buses.items() if bus.cycle_s},
         )
         stop = _stop_signal()
         async with asyncio.TaskGroup() as tasks:
-            sources = [
-                tasks.create_task(bus.run(intake.put), name=f"bus {name}")
-                for name, bus in zip(config.buses, buses, strict=True)
-            ]
+            sources = [tasks.create_task(bus.run(intake.put), name=f"bus {name}") for name, bus in buses.items()]
+            if config.allow:
+                told = await stack.enter_async_context(
+                    Session(config.broker, f"{gateway}-orders", [command(gateway)], counted=counted)
+                )
+                orders = Orders(gateway, commands, told, clock, counted)
+                sources += [
+                    tasks.create_task(commands.run(), name="commands"),
+                    tasks.create_task(orders.run(), name="orders"),
+                ]
             if watermark is not None:
                 await stack.enter_async_context(session)
                 sources.append(tasks.create_task(source.run(session, intake.put, watermark), name="sensors"))
+            if config.push is not None:
+                from edge.drivers.push import PushServer  # its server is installed where it is needed
+
+                server = PushServer(config.push, declared.places, intake, source.hearing, clock, counted)
+                sources.append(tasks.create_task(server.run(), name="push"))
             judging = tasks.create_task(agent.run(), name="agent")
             sending = [
                 tasks.create_task(Uplink(gateway, outbox, link, clock, counted).run(), name="uplink"),

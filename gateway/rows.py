@@ -8,14 +8,14 @@ that is the tally's equation.
 import contextlib
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from edge.agent import MESSAGES_KNOWN, Tick
+from edge.agent import Tick, known_most
 from rules.samples import Block, PointTable
 from wire.batch import Batch, Columns, Receipt, Tally, columns, encode
 from wire.clock import HOUR, NANOSECONDS, Clock
@@ -43,10 +43,12 @@ CREATE TABLE IF NOT EXISTS tally (
     sent INTEGER NOT NULL DEFAULT 0, dropped TEXT NOT NULL DEFAULT '{}', changed_at INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS points (digest TEXT PRIMARY KEY, payload BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS message (
-    origin TEXT NOT NULL, stamp INTEGER NOT NULL, PRIMARY KEY (origin, stamp)
-) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS taken (
+    number INTEGER PRIMARY KEY, origin TEXT NOT NULL, stamp INTEGER NOT NULL, UNIQUE (origin, stamp)
+);
+CREATE INDEX IF NOT EXISTS taken_last ON taken (origin, number);
 CREATE TABLE IF NOT EXISTS engine (only INTEGER PRIMARY KEY CHECK (only = 1), state BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (only INTEGER PRIMARY KEY CHECK (only = 1), state BLOB NOT NULL);
 """
 
 
@@ -85,10 +87,19 @@ class Report:
 class Rows:
     """The table of one gateway; ``sqlite3.Error`` from any method means that the file, not the caller, is at fault.
 
-    ``batches``, ``samples`` and ``size`` (bytes of payload) say what waits.
+    ``batches``, ``samples`` and ``size`` (bytes of payload) say what waits. ``synchronised`` tells whether the box's
+    clock is; it is asked for every batch.
     """
 
-    def __init__(self, path: Path | None, table: PointTable, clock: Clock, bounds: Bounds, counted: Counted) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        table: PointTable,
+        clock: Clock,
+        bounds: Bounds,
+        counted: Counted,
+        synchronised: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._table = table
         self._digest = table.digest()
         self._present = np.array(
@@ -97,6 +108,7 @@ class Rows:
         self._clock = clock
         self._bounds = bounds
         self._counted = counted
+        self._synchronised = synchronised
         self._expiry_due = 0
         self.connection = sqlite3.connect(path or ":memory:", isolation_level=None)
         try:
@@ -127,7 +139,7 @@ class Rows:
         self._next = max(last + 1, time.time_ns() // 1_000_000)
 
     def append(self, tick: Tick, boot: str) -> None:
-        """Make one tick durable: alerts, samples, tally, engine state, messages taken; all or nothing."""
+        """Make one tick durable: alerts, samples, tally, states, messages taken; all or nothing."""
         now = self._clock.now()
         hour = now - now % HOUR
         before = self._next, self.batches, self.samples, self.size
@@ -139,6 +151,8 @@ class Rows:
                     self._insert(Lane.LIVE, boot, now, hour, tick.block, tick)
                 if tick.engine_state is not None:
                     self._execute("INSERT OR REPLACE INTO engine VALUES (1, ?)", tick.engine_state)
+                if tick.counters is not None:
+                    self._execute("INSERT OR REPLACE INTO counters VALUES (1, ?)", tick.counters)
                 for origin, stamp in tick.messages:
                     self._remember(origin, stamp)
                 if tick.acquired:
@@ -198,15 +212,22 @@ class Rows:
 
     def engine_state(self) -> bytes | None:
         """Read what the engine last saved."""
-        found = self._execute("SELECT state FROM engine").fetchone()
-        return found and bytes(found[0])
+        return self._state("engine")
+
+    def counters(self) -> bytes | None:
+        """Read what the counters last saved."""
+        return self._state("counters")
 
     def messages(self) -> list[tuple[str, int]]:
-        """Read the origin and stamp of the messages taken last, the newest stamps last."""
-        return self._execute("SELECT origin, stamp FROM message ORDER BY stamp").fetchall()
+        """Read the origin and stamp of the messages taken last, the one taken last as the last."""
+        return self._execute("SELECT origin, stamp FROM taken ORDER BY number").fetchall()
 
     def close(self) -> None:
         self.connection.close()
+
+    def _state(self, table: str) -> bytes | None:
+        found = self._execute(f"SELECT state FROM {table}").fetchone()  # noqa: S608 - our own words
+        return found and bytes(found[0])
 
     def _insert(self, lane: Lane, boot: str, now: int, hour: int, block: Block, tick: Tick) -> None:
         newest, history_from, samples = now, 0, None
@@ -232,18 +253,19 @@ class Rows:
                 settled_below=oldest or self._next,
                 hour=hour,
                 points=self._digest,
-                clock_ok=now >= CLOCK_SET,
+                clock_ok=now >= CLOCK_SET and self._synchronised(),
                 samples=samples,
                 transitions=tuple(tick.transitions) if lane is Lane.ALERT else (),
             )
         )
 
     def _remember(self, origin: str, stamp: int) -> None:
-        self._execute("INSERT OR IGNORE INTO message VALUES (?, ?)", origin, stamp)
+        # In the order of taking: by their stamps, a late one would be forgotten at once, and one of the future never.
+        self._execute("INSERT OR IGNORE INTO taken (origin, stamp) VALUES (?, ?)", origin, stamp)
         self._execute(
-            "DELETE FROM message WHERE origin = ?1 AND stamp <="
-            " (SELECT stamp FROM message WHERE origin = ?1 ORDER BY stamp DESC LIMIT 1 OFFSET ?2)",
-            *(origin, MESSAGES_KNOWN),
+            "DELETE FROM taken WHERE origin = ?1 AND number <="
+            " (SELECT number FROM taken WHERE origin = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            *(origin, known_most(origin)),
         )
 
     def _keep_bounds(self, now: int) -> None:

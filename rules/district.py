@@ -56,10 +56,15 @@ class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Modbus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="modbus", tag_field="by"):
-    """A device on a bus, with its unit id (1 to 247)."""
+    """A device on a bus, with its unit id (1 to 247).
+
+    Where one unit serves many devices, as a DALI gateway does, the registers of this one are its profile's, ``base``
+    further on.
+    """
 
     bus: str
     unit: int
+    base: int = 0
 
 
 class Chirpstack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="chirpstack", tag_field="by"):
@@ -92,15 +97,35 @@ class Frigate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="frig
 
 
 class Senml(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="senml", tag_field="by"):
-    """A device that publishes SenML packs (RFC 8428, JSON) to a topic."""
+    """A device that publishes SenML packs (RFC 8428, JSON or CBOR) to a topic.
+
+    The names of its records begin with ``base``; empty: all of the topic's are its own.
+    """
 
     topic: str
+    base: str = ""
 
 
 class PlainJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="plain", tag_field="by"):
-    """A device that publishes flat JSON objects to a topic."""
+    """A device that publishes JSON objects to a topic; ``device`` is its name in them, where several share a topic."""
 
     topic: str
+    device: str = ""
+
+
+class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sparkplug", tag_field="by"):
+    """A device of a Sparkplug B edge ``node`` (empty ``device``: the node itself)."""
+
+    group: str
+    node: str
+    device: str = ""
+
+
+class Pushed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="push", tag_field="by"):
+    """A device whose messages an operator's ``platform`` pushes by HTTPS, under the name that it has there."""
+
+    platform: str
+    device: str
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +145,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     component: str
     lon: float
     lat: float
-    wire: Modbus | Chirpstack | ThingsStack | Senml | PlainJson | Onvif | Frigate
+    wire: Modbus | Chirpstack | ThingsStack | Senml | PlainJson | Sparkplug | Onvif | Frigate | Pushed
     install: dict[str, float] = {}
     interval_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     probation: bool = False

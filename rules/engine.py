@@ -112,6 +112,16 @@ class Engine:
             watch.advance(until_ns, until_ns if on_change_until_ns is None else on_change_until_ns, told)
         return _in_order(told)
 
+    def standing(self) -> list[tuple[str, str, str]]:
+        """Name the rule, level and device of every hazard alert that is raised; silence is none."""
+        return [
+            (of.id, of.level[alert.told - 1].name, watch.devices[row])
+            for watch in self._kinds.values()
+            for (rule, row), alert in sorted(watch.alerts.items())
+            if alert.told
+            for of in (watch.plan.rules[rule],)
+        ]
+
     def save(self) -> bytes:
         """Everything the engine carries, as MessagePack that names its points and rules."""
         points, rules = self._digests

@@ -90,7 +90,11 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A gateway's own account, sent every few seconds and on each change. ``at`` is UTC ns on the city's clock."""
+    """A gateway's own account, sent every few seconds and on each change. ``at`` is UTC ns on the city's clock.
+
+    ``bus_cycles`` tells of each bus that answers how long those of its devices with the shortest interval really wait
+    between two polls, in seconds of the city.
+    """
 
     gateway: str
     boot: str
@@ -101,6 +105,28 @@ class Status(msgspec.Struct, frozen=True):
     tallies: tuple[Tally, ...]
     devices_down: tuple[str, ...] = ()
     counters: dict[str, Count] = {}
+    bus_cycles: dict[str, float] = {}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What the centre asks a gateway to do with one of its devices; it is not begun after ``until`` (UTC ns).
+
+    ``id`` names it in the answer. ``value`` is in the unit of the profile's command, None where that has a fixed one.
+    """
+
+    id: str
+    device: str
+    command: str
+    value: float | None
+    until: Instant
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of an order: what the device then ``shows``; None when it was not done, and ``why``."""
+
+    id: str
+    shows: float | None
+    why: str = ""
 
 
 def columns(block: Block) -> Columns:
@@ -112,7 +138,7 @@ def columns(block: Block) -> Columns:
     )
 
 
-def encode(message: Batch | Receipt | Status | PointTable) -> bytes:
+def encode(message: Batch | Receipt | Status | PointTable | Order | Answer) -> bytes:
     return zstandard.compress(msgspec.msgpack.encode(message), 1)
 
 

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import paho.mqtt.client as mqtt
@@ -20,6 +21,7 @@ CONNECT_S = 3.0
 STOP_S = 0.5
 PUBACK_S = 10.0  # a broker that acknowledges nothing of what waits longest for this long has lost it
 PUBLISH_WINDOW = 64  # publishes on their way at once, unless the broker states a smaller Receive Maximum
+_PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 _Properties = Properties | None
 
@@ -33,12 +35,13 @@ class PublishRefused(Exception):  # noqa: N818 - the broker's word
 
 
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where an MQTT 5 broker listens, and as whom to log in (None: anonymous)."""
+    """Where an MQTT broker listens, and as whom to log in (None: anonymous); ``version`` is of the protocol."""
 
     host: str
     port: int
     username: str | None = None
     password: str | None = None
+    version: Literal["5", "3.1.1"] = "5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +108,23 @@ class Connection:
     def acknowledge(self, delivery: Delivery) -> None:
         self._client.ack(delivery.message_id, delivery.qos)
 
-    async def publish(self, topic: str, payload: bytes, retain: bool, content_type: str) -> None:
+    async def publish(self, topic: str, payload: bytes, retain: bool, content_type: str, qos: int) -> None:
         """As ``wire.session.Session.publish``."""
         if self._packet_most is not None and len(payload) + len(topic) + 64 > self._packet_most:
             raise PublishRefused(f"{len(payload)} bytes are more than the broker takes ({self._packet_most})")
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own hole
-        if content_type:
-            properties.ContentType = content_type
+        properties = None
+        if self._wanted.broker.version == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own hole
+            if content_type:
+                properties.ContentType = content_type
         async with self._window:
             if not self.open:
                 raise NotConnected(self.why)
-            sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+            sent = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise NotConnected(mqtt.error_string(sent.rc))
+            if qos == 0:
+                return  # nobody acknowledges it
             # The acknowledgement is handed to this very loop, so it cannot overtake the next line.
             self._outstanding[sent.mid] = acknowledged = self._loop.create_future()
             try:
@@ -212,8 +219,11 @@ class Connection:
             retained = (
                 SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if self._retained else SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
             )
-            asked = SubscribeOptions(qos=1, retainHandling=retained)
-            client.subscribe([(topic, asked) for topic in self._wanted.subscriptions])
+            if self._wanted.broker.version == "5":
+                asked = SubscribeOptions(qos=1, retainHandling=retained)
+                client.subscribe([(topic, asked) for topic in self._wanted.subscriptions])
+            else:
+                client.subscribe([(topic, 1) for topic in self._wanted.subscriptions])
 
     def _on_subscribe(
         self,
@@ -264,7 +274,8 @@ class _Client(mqtt.Client):
         super().__init__(
             CallbackAPIVersion.VERSION2,
             wanted.client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
+            clean_session=None if wanted.broker.version == "5" else wanted.clean,
+            protocol=_PROTOCOLS[wanted.broker.version],
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -283,13 +294,12 @@ class _Client(mqtt.Client):
         """Serve one connection: paho's thread calls this."""
         del retry_first_connection
         try:
-            self.connect(
-                self._wanted.broker.host,
-                self._wanted.broker.port,
-                KEEPALIVE_S,
-                clean_start=self._wanted.clean,
-                properties=self._asked(),
-            )
+            broker = self._wanted.broker
+            if broker.version == "5":
+                asked = self._asked()
+                self.connect(broker.host, broker.port, KEEPALIVE_S, clean_start=self._wanted.clean, properties=asked)
+            else:
+                self.connect(broker.host, broker.port, KEEPALIVE_S)
             if not self.abandoned:  # CONNECT is queued and not sent: an abandoned client must not take the session over
                 return super().loop_forever(timeout)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""The one MQTT session: MQTT 5, QoS 1, acknowledged by hand, for every consumer that must not lose a message.
+"""The one MQTT session: QoS 1, acknowledged by hand, for every consumer that must not lose a message.
 
-Each connection is a client of its own, with its own number (the *generation*). So message ids never mix between
-connections, nothing is re-published behind our back, and the back-off between connections is ours. The broker keeps the
-session by the client id.
+MQTT 5, or 3.1.1 for servers that know no more. Each connection is a client of its own, with its own number (the
+*generation*). So message ids never mix between connections, nothing is re-published behind our back, and
+the back-off between connections is ours. The broker keeps the session by the client id.
 """
 
 import asyncio
@@ -116,8 +116,10 @@ class Session:
         if self._connection is not None and delivery.generation == self._connection.generation:
             self._connection.acknowledge(delivery)
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, content_type: str = "") -> None:
-        """Publish at QoS 1 and wait for the broker's acknowledgement.
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, content_type: str = "", qos: int = 1
+    ) -> None:
+        """Publish at QoS 1 and wait for the broker's acknowledgement; at QoS 0 there is none.
 
         Raises ``NotConnected`` when there is no connection or it breaks meanwhile (whether the broker has the message
         is then unknown), ``PublishRefused`` when the broker says no. A broker that goes on living and never answers
@@ -125,7 +127,7 @@ class Session:
         """
         if self._connection is None:
             raise NotConnected(f"no connection to {self._wanted.broker.host}:{self._wanted.broker.port}")
-        await self._connection.publish(topic, payload, retain, content_type)
+        await self._connection.publish(topic, payload, retain, content_type, qos)
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time

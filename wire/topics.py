@@ -8,13 +8,14 @@ UP_FROM_ALL = f"{ROOT}/+/up/#"
 
 
 class Lane(StrEnum):
-    """What a gateway says, in the order of urgency; ``points`` carries the retained point table."""
+    """What a gateway says; ``points`` carries the retained point table, ``answer`` what came of an order."""
 
     ALERT = "alert"
     LIVE = "live"
     BACKFILL = "backfill"
     STATUS = "status"
     POINTS = "points"
+    ANSWER = "answer"
 
 
 def up(gateway: str, lane: Lane) -> str:
@@ -23,6 +24,10 @@ def up(gateway: str, lane: Lane) -> str:
 
 def receipt(gateway: str) -> str:
     return f"{ROOT}/{gateway}/down/receipt"
+
+
+def command(gateway: str) -> str:
+    return f"{ROOT}/{gateway}/down/command"
 
 
 def parse_up(topic: str) -> tuple[str, Lane]:

@@ -1,21 +1,66 @@
 """ChirpStack v4 integration events (JSON): an uplink whose payload ChirpStack's codec has decoded into ``object``.
 
-``time`` is when the network received the frame. Envelope fields that some versions leave out when they are zero
-(``fCnt``, ``rssi``) are not needed here.
+``time`` is when the network received the frame, a second or so after the sensor measured: no later than the uplink's
+airtime and backhaul. It is the stamp; measurements that waited in the device have their own times in its history.
+Envelope fields that some versions leave out when they are zero (``fCnt``, ``rssi``) are not needed here.
 """
 
-from edge.decoders.payload import Decoded, find, instant, number, parse
-from edge.profile import Profile
+import string
+from collections.abc import Iterable
+
+import msgspec
+
+from edge.decoders.application import ApplicationDialect
+from edge.decoders.dialect import alone
+from edge.decoders.payload import instant
+from edge.installed import Installed
+from rules.district import Chirpstack, Device
 from wire.batch import Malformed
 
+TOPIC = "application/{application}/device/{dev_eui}/event/{event}"
 
-def decode(profile: Profile, payload: bytes) -> Decoded:
-    """Read an ``up`` event; ``Malformed`` names the path that is wrong or missing."""
-    message = parse(payload)
-    if not isinstance(find(message, "object"), dict):
-        raise Malformed("`object` is missing: has the device profile in ChirpStack a payload codec?")
-    found = {field.metric: (number(message, field.path), field.scale) for field in profile.field}
-    values = {metric: value * scale for metric, (value, scale) in found.items() if value is not None}
-    if not values:
-        raise Malformed(f"`object` has none of {', '.join(field.path for field in profile.field)}")
-    return Decoded(instant(message, "time"), values)
+
+class _Up(msgspec.Struct, frozen=True, gc=False):
+    time: object = None
+    fields: object = msgspec.field(default=None, name="object")
+
+
+class ChirpstackDialect(ApplicationDialect):
+    """The LoRaWAN devices of a gateway that speak through ChirpStack.
+
+    ``topic`` is the server's own template, with ``{application}``, ``{dev_eui}`` and ``{event}``; ``ValueError`` says
+    what it lacks.
+    """
+
+    def __init__(self, places: Iterable[Installed], elsewhere: Iterable[Device] = (), topic: str = TOPIC) -> None:
+        check(topic)
+        own = [(place, place.device.wire) for place in places]
+        wires = [wire for _, wire in own if isinstance(wire, Chirpstack)]
+        super().__init__(
+            alone((_up(topic, wire), place) for place, wire in own if isinstance(wire, Chirpstack)),
+            (_up(topic, device.wire) for device in elsewhere if isinstance(device.wire, Chirpstack)),
+            (_up(topic, Chirpstack(wire.application, "+")) for wire in wires),
+            "object",
+        )
+        self._decoder = msgspec.json.Decoder(_Up)
+
+    def uplink(self, place: Installed, payload: bytes) -> tuple[dict[str, object], int]:
+        del place
+        try:
+            up = self._decoder.decode(payload)
+        except (ValueError, RecursionError) as error:  # of msgspec, or of a text that is not UTF-8
+            raise Malformed(f"not JSON of an uplink: {error}") from error
+        if not isinstance(up.fields, dict):
+            raise Malformed("`object` is missing: has the device profile in ChirpStack a payload codec?")
+        return up.fields, instant(up.time, "time")
+
+
+def check(template: str) -> None:
+    """Check a template of topics; ``ValueError`` says what would mend it."""
+    names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    if sorted(names) != ["application", "dev_eui", "event"]:
+        raise ValueError(f"`{template}` is no template of ChirpStack's topics: write one as in `{TOPIC}`")
+
+
+def _up(topic: str, wire: Chirpstack) -> str:
+    return topic.format(application=wire.application, dev_eui=wire.dev_eui, event="up")

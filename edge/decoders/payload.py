@@ -1,28 +1,29 @@
-"""What a payload says, before it is known whose it is: an instant, and numbers found by their declared paths."""
+"""What JSON messages have in common: instants, and numbers found by their declared paths."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from edge.agent import HISTORY, HISTORY_KNOWN
+from edge.hearing import AHEAD, UNSET, Heard, Said, Unsaid
+from edge.installed import Installed
+from edge.profile import Field, History, Profile, TimeAs
 from wire.batch import Malformed
-from wire.clock import from_iso
+from wire.clock import from_iso, iso
 
+NOT_TOLD = math.nan
+NO_NUMBER = math.inf  # told to be none: decoded as bad
+HISTORY_MOST = HISTORY_KNOWN // 2  # entries in one message: so many are still known when the next one tells them again
 _WORDS = {"true": 1.0, "false": 0.0}
+_MICROSECONDS = {"s": 1e6, "ms": 1e3}
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """``taken_at`` is UTC nanoseconds; ``values`` are by metric, in the profile's units, and may be out of range."""
-
-    taken_at: int
-    values: dict[str, float]
-
-
-def parse(payload: bytes) -> object:
+def parse(payload: bytes | str) -> object:
     """Parse JSON; ``Malformed`` when it is not."""
     try:
         return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of msgspec, or of a text that is not UTF-8
         raise Malformed(f"not JSON: {error}") from error
 
 
@@ -33,31 +34,117 @@ def find(message: object, path: str) -> object:
     return message
 
 
-def number(message: object, path: str) -> float | None:
-    """Read a number at a path, also from a string or a boolean; None when nothing is there."""
-    found = find(message, path)
+class Numbers:
+    """Reads the fields of one profile out of an object; ``within`` is where that stands in the message."""
+
+    def __init__(self, profile: Profile, within: str = "") -> None:
+        self._within = f"{within}." if within else ""
+        self._fields = [(field.path.split("."), field) for field in profile.field]
+        self._history = profile.history
+
+    def of(self, message: object) -> tuple[float, ...]:
+        """Read the numbers in the order of ``profile.field``, NaN where none is; ``Malformed`` names a wrong one."""
+        return tuple([self._number(message, steps, field) for steps, field in self._fields])
+
+    def one(self, message: object, number: int) -> float:
+        """Read the field that is the ``number``-th of the profile."""
+        return self._number(message, *self._fields[number])
+
+    def said(self, place: Installed, message: object, taken_at: int | None, now: int) -> list[Heard]:
+        """Say what an object tells that came at ``now``: its history first, in order, then the present.
+
+        An entry of the history that is not older than the present, or cannot be read, has its reason instead.
+        ``Malformed`` when nothing is told at all.
+        """
+        values = self.of(message)
+        told = not all(map(math.isnan, values))
+        history = self._history
+        if history is None:
+            if told:
+                return [Said(place, taken_at, values)]
+            raise self._nothing()
+        origin = place.device.id + HISTORY
+        present = taken_at if taken_at is not None and UNSET <= taken_at <= now + AHEAD else now
+        heard = sorted(self._entries(history, place, message, present, origin), key=_when)
+        if told:
+            heard.append(Said(place, taken_at, values, origin=origin))
+        elif not heard:
+            raise self._nothing()
+        return heard
+
+    def _nothing(self) -> Malformed:
+        within = self._within.removesuffix(".") or "the message"
+        return Malformed(f"`{within}` has none of {', '.join(field.path for _, field in self._fields)}")
+
+    def _entries(
+        self, history: History, place: Installed, message: object, present: int, origin: str
+    ) -> Iterator[Heard]:
+        path, time = f"{self._within}{history.path}", f"{self._within}{history.path}.{history.time}"
+        entries = find(message, history.path)
+        if entries is None:
+            return
+        if not isinstance(entries, list):
+            raise Malformed(f"`{path}` is {entries!r:.60}, not a list")
+        if len(entries) > HISTORY_MOST:
+            raise Malformed(f"`{path}` has {len(entries)} entries, and at most {HISTORY_MOST} are taken")
+        for entry in entries:
+            try:
+                at = instant(find(entry, history.time), time, history.time_as)
+                values = self.of(entry)
+            except Malformed as error:
+                yield Unsaid(error, place.device.id)
+                continue
+            if at == present or all(map(math.isnan, values)):
+                continue  # the present is told by the message itself
+            if UNSET <= at < present:
+                yield Said(place, at, values, origin=origin)
+            else:  # nobody knows when that was: as history it is worth nothing
+                why = Malformed(f"`{time}` is {iso(at)}: older than any such device, or not history yet")
+                yield Unsaid(why, place.device.id)
+
+    def _number(self, message: object, steps: Sequence[str], field: Field) -> float:
+        found = message
+        for step in steps:
+            found = found.get(step) if isinstance(found, dict) else None
+        if found.__class__ is float or found.__class__ is int or found.__class__ is bool:
+            return _float(found, field, self._within)
+        if found is None:
+            return NOT_TOLD if field.absent is None else field.absent
+        if isinstance(found, str):
+            word = field.words.get(found)
+            if word is None:
+                word = _WORDS.get(found.lower())
+            return _float(found if word is None else word, field, self._within)
+        raise Malformed(f"`{self._within}{field.path}` is {found!r:.60}, not a number")
+
+
+def _when(heard: Heard) -> int:
+    return heard.taken_at or 0 if isinstance(heard, Said) else 0
+
+
+def _float(found: object, field: Field, within: str) -> float:
     try:
-        match found:
-            case None:
-                return None
-            case bool() | int() | float():
-                return float(found)
-            case str():
-                return _WORDS[found.lower()] if found.lower() in _WORDS else float(found)
+        number = float(found)  # type: ignore[arg-type]  # a number or a text
     except (ValueError, OverflowError):
-        pass
-    raise Malformed(f"`{path}` is {found!r:.60}, not a number")
+        known = f"; `words` has {', '.join(sorted(field.words))}" if field.words else ""
+        raise Malformed(f"`{within}{field.path}` is {found!r:.60}, not a number{known}") from None
+    return NO_NUMBER if math.isnan(number) else number
 
 
-def instant(message: object, path: str) -> int:
-    """Read an RFC 3339 time at a path, as UTC nanoseconds."""
-    found = find(message, path)
-    if not isinstance(found, str):
-        raise Malformed(f"`{path}` is {found!r:.60}, not a time")
+def instant(found: object, path: str, written: TimeAs = "iso") -> int:
+    """Read a time as UTC nanoseconds: RFC 3339, or Unix seconds or milliseconds; ``path`` is for the message."""
     try:
-        at = from_iso(found)
+        if written != "iso" and isinstance(found, int | float | str) and not isinstance(found, bool):
+            at = round(float(found) * _MICROSECONDS[written]) * 1000
+        elif written == "iso" and isinstance(found, str):
+            at = from_iso(found)
+        else:
+            at = None
     except (ValueError, OverflowError) as error:
         raise Malformed(f"`{path}`: {error}") from error
+    if at is None:
+        kind = "a time" if written == "iso" else f"a Unix time in {written}"
+        raise Malformed(f"`{path}` is {found!r:.60}, not {kind}")
     if not -(2**63) <= at < 2**63:
         raise Malformed(f"`{path}` is {found}, which no clock says")  # nor do 64 bits of nanoseconds hold it
     return at

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.agent import Reading, block_of
+from edge.counters import Counters
+from edge.decoding import Decoding
 from edge.installed import Installed, derive
-from edge.poller import DOWN_AFTER, TELL_EVERY_S
+from edge.poller import TELL_EVERY_S
 from edge.profile import Profile
+from edge.reading import Reading
 from edge.reads import Reads
+from edge.schedule import DOWN_AFTER
 from edge.sources import MqttSource
 from firmware_sim.instruments import Instruments
 from firmware_sim.modbus import COUNTER
@@ -104,9 +107,11 @@ class _Profiled:
         self.profile = profile
         self.polled = polled
         self._reads = Reads(profile)
+        self._counters = Counters(each.place for each in polled)
         self._map = map_
         self._registers = Registers(map_)
         self._counts = any(point.metric == COUNTER for point in map_.point)
+        self._counting = any(point.counter for point in profile.point)
         self._names = {term.removeprefix("install.") for each in profile.derived for term in each.of if "." in term}
 
     def read(
@@ -155,6 +160,8 @@ class _Profiled:
             [self._registers.reply(each.function, each.start, each.count, values) for each in self._reads.requests]
         )
         sizes = [size for _, size in rows]
+        devices = [each.place.device.id for each, size in rows for _ in range(size)] if self._counting else []
+        value = self._counters.advance(self.profile, devices, value, quality)
         install = {
             name: np.repeat([each.place.device.install[name] for each, _ in rows], sizes) for name in self._names
         }
@@ -205,6 +212,7 @@ class Street:
     off: NDArray[np.int64]
     fields: Mapping[str, int]
     told: Emitted = field(default_factory=Emitted)
+    decoding: Decoding = field(default_factory=Decoding)
 
     def polls(self, end: int) -> list[_Readings]:
         """Read all buses until ``end`` (UTC ns)."""
@@ -215,14 +223,13 @@ class Street:
         readings: list[Reading] = []
         for message in messages:
             self.clock.set(message.delivered_at)
+            readings += self.source.expire()
             self.told.note(message.device, np.array([message.at], np.int64), np.array([message.stamp], np.int64))
             self.told.hash(message.topic.encode())
             self.told.hash(message.payload)
             self.told.samples += self.fields[message.device]
-            reading = self.source.take(message.topic, message.payload)
-            if reading is not None:
-                readings.append(reading)
-        return block_of(readings)
+            readings += self.source.take(message.topic, message.payload)
+        return self.decoding.block(readings)
 
 
 def slices(readings: Sequence[_Readings], begin: int, step: int, count: int) -> Iterator[Block]:

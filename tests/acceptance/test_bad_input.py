@@ -295,9 +295,9 @@ CASES = [
            lambda _: PointTable("gw-1", TABLE.points), "names gateway gw-1"),
     # Sensors over MQTT.
     sensor("an unknown LoRaWAN device", "edge_unknown_device_messages_total", f"{APPLICATION}/00ff/event/up", uplink),
-    sensor("an uplink that is no JSON", "edge_malformed_uplinks_total", COVER, lambda _: b"\xff{", "device=cover-1"),
-    sensor("an uplink of the year 1", "edge_malformed_uplinks_total", COVER, lambda lab: uplink(lab, YEAR_1), YEAR_1),
-    sensor("an event without UtcTime", "edge_malformed_events_total", ZONE,
+    sensor("an uplink that is no JSON", "edge_malformed_messages_total", COVER, lambda _: b"\xff{", "device=cover-1"),
+    sensor("an uplink of the year 1", "edge_malformed_messages_total", COVER, lambda lab: uplink(lab, YEAR_1), YEAR_1),
+    sensor("an event without UtcTime", "edge_malformed_messages_total", ZONE,
            lambda _: b'{"Source":{"Rule":"Zone"},"Data":{"IsInside":true}}', "UtcTime", "device=camera-1"),
     sensor("an event from the future", "edge_clock_fault_messages_total", ZONE, lambda _: event(FUTURE), "2036"),
     Case("a garbage receipt", "gw-1", "uplink_malformed_receipts_total", (receipt("gw-1"),),

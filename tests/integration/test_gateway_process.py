@@ -224,7 +224,8 @@ def test_what_waited_at_the_broker_is_judged_in_its_time_and_stored_once(tmp_pat
         blocks = [batch.block() for batch in heard.values() if batch.samples is not None]
         stored = [key for block in blocks for key in zip(block.point.tolist(), block.taken_at.tolist(), strict=True)]
         assert len(stored) == len(set(stored))
-        assert sum(points[point].device == "camera-n1" for point, _ in stored) == 1
+        of = [(points[point].device, points[point].metric) for point, _ in stored]
+        assert of.count(("camera-n1", "standing_water")) == 1
 
     with mosquitto(tmp_path) as server:
         asyncio.run(scenario(server))
@@ -263,6 +264,16 @@ def test_a_wrong_configuration_is_refused_with_its_place_and_cure(
     with pytest.raises(Refused, match=said) as refused:
         load_config(file)
     assert refused.value.place
+
+
+def test_two_buses_at_one_endpoint_are_refused(tmp_path: Path) -> None:
+    file = configured(tmp_path, 1883)
+    first, second = (line for line in file.read_text().splitlines() if line.startswith("buses."))
+    port = second.partition("port = ")[2].partition(" ")[0]
+    file.write_text(file.read_text().replace(first, second.replace("north-2", "north-1")))
+    with pytest.raises(Refused, match=f"is at 127.0.0.1:{port}, and so is `north-1`; declare one bus") as refused:
+        load_config(file)
+    assert refused.value.place.endswith("buses.north-2")
 
 
 def test_a_refused_configuration_ends_the_process_with_two(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import struct
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,9 +19,26 @@ TYPES = {
     "s16": ModbusClientMixin.DATATYPE.INT16,
     "u32": ModbusClientMixin.DATATYPE.UINT32,
     "s32": ModbusClientMixin.DATATYPE.INT32,
+    "u64": ModbusClientMixin.DATATYPE.UINT64,
+    "s64": ModbusClientMixin.DATATYPE.INT64,
     "f32": ModbusClientMixin.DATATYPE.FLOAT32,
+    "f64": ModbusClientMixin.DATATYPE.FLOAT64,
+    # Their digits as those of a hexadecimal number, by hand: pymodbus has no decimals.
+    "bcd16": ModbusClientMixin.DATATYPE.UINT16,
+    "bcd32": ModbusClientMixin.DATATYPE.UINT32,
 }
-LIMITS = {"u16": (0, 0xFFFF), "s16": (-0x8000, 0x7FFF), "u32": (0, 0xFFFFFFFF), "s32": (-0x80000000, 0x7FFFFFFF)}
+LIMITS = {
+    "u16": (0, 0xFFFF),
+    "s16": (-0x8000, 0x7FFF),
+    "u32": (0, 0xFFFFFFFF),
+    "s32": (-0x80000000, 0x7FFFFFFF),
+    "u64": (0, 2**64 - 1),
+    "s64": (-(2**63), 2**63 - 1),
+    "bcd16": (0, 9999),
+    "bcd32": (0, 99999999),
+}
+FLOATS = ("f32", "f64")
+PATTERNS: dict[int, tuple[Any, int]] = {1: ("u16", 0x1234), 2: ("u32", 0x12345678), 4: ("u64", 0x123456789ABCD800)}
 ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
 HOLE = 4
 
@@ -32,24 +50,26 @@ def profile(points: list[Register]) -> Profile:
 def by_pymodbus(point: Register, value: float) -> list[int]:
     """The words of one point; pymodbus swaps words only, so the bytes of BADC and DCBA are swapped by hand."""
     raw: float = (value - point.offset) / point.scale
-    if point.type != "f32":
+    if point.type not in FLOATS:
         low, high = LIMITS[point.type]
         raw = min(max(round(raw), low), high)
+    if point.type.startswith("bcd"):
+        raw = int(str(raw), 16)
     words = ModbusClientMixin.convert_to_registers(
         raw, TYPES[point.type], word_order="little" if point.order in ("CDAB", "DCBA") else "big"
     )
-    if point.words == 2 and point.order in ("BADC", "DCBA"):
+    if point.words > 1 and point.order in ("BADC", "DCBA"):
         words = [(word & 0xFF) << 8 | word >> 8 for word in words]
     return words
 
 
 def around(kind: str) -> st.SearchStrategy[float]:
     """Raw values of a type: within it, half-way between two integers, and beyond."""
-    if kind == "f32":
-        return st.floats(width=32, allow_nan=False)
+    if kind in FLOATS:
+        return st.floats(width=32 if kind == "f32" else 64, allow_nan=False)
     low, high = LIMITS[kind]
     within = st.integers(low, high)
-    return st.one_of(within.map(float), within.map(lambda n: n + 0.5), st.floats(-1e12, 1e12, allow_nan=False))
+    return st.one_of(within.map(float), within.map(lambda n: n + 0.5), st.floats(-1e12, 1e12), st.floats(-1e20, 1e20))
 
 
 @st.composite
@@ -60,8 +80,8 @@ def devices(draw: st.DrawFn) -> tuple[list[Register], np.ndarray[Any, np.dtype[n
     for n in range(draw(st.integers(1, 10))):
         kind: Any = draw(st.sampled_from(sorted(TYPES)))
         order: Any = draw(st.sampled_from(ORDERS))
-        scale = 1.0 if kind == "f32" else draw(st.sampled_from([1.0, 0.1, 0.01, -2.0]))
-        offset = 0.0 if kind == "f32" else draw(st.sampled_from([0.0, 5.0, -0.25]))
+        scale = 1.0 if kind in FLOATS else draw(st.sampled_from([1.0, 0.1, 0.01, -2.0]))
+        offset = 0.0 if kind in FLOATS else draw(st.sampled_from([0.0, 5.0, -0.25]))
         points.append(Register(f"m{n}", "1", 3, address, kind, order=order, scale=scale, offset=offset))
         rows.append([draw(around(kind)) * scale + offset for _ in range(instants)])
         address += points[-1].words + draw(st.integers(0, HOLE))
@@ -127,14 +147,16 @@ def test_what_is_not_there_is_the_first_invalid_pattern_and_its_neighbours_are_u
     kind: Any, order: Any, missing: list[bool]
 ) -> None:
     plain = Register("m", "1", 3, 7, kind, order=order)
-    sentinel = Register("m", "1", 3, 7, kind, order=order, invalid=(0x1234 if plain.words == 1 else 0x12345678, 9))
+    unsigned, own = PATTERNS[plain.words]
+    sentinel = msgspec.structs.replace(plain, invalid=(own, 9))
     values = {"m": np.array([math.nan if gone else 12.0 for gone in missing])}
-    pattern = Register("m", "1", 3, 7, "u16" if plain.words == 1 else "u32", order=order)
+    pattern = Register("m", "1", 3, 7, unsigned, order=order)
     there = by_pymodbus(plain, 12.0)
-    for point, none in (
-        (sentinel, by_pymodbus(pattern, sentinel.invalid[0])),
-        (plain, by_pymodbus(plain, math.nan if kind == "f32" else LIMITS[kind][1])),
-    ):
+    if kind in FLOATS:
+        nothing = by_pymodbus(plain, math.nan)
+    else:
+        nothing = by_pymodbus(plain, LIMITS[kind][1]) if kind[0] != "b" else [0xFFFF] * plain.words
+    for point, none in ((sentinel, by_pymodbus(pattern, float(own))), (plain, nothing)):
         replies = Registers(profile([point])).reply(3, 7, point.words, values)
         assert [list(np.frombuffer(row.tobytes(), ">u2")) for row in replies] == [
             none if gone else there for gone in missing

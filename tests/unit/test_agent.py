@@ -10,20 +10,24 @@ import numpy as np
 import pytest
 
 from edge import agent as agent_module
-from edge.agent import Agent, Judge, Reading, Tick
+from edge.agent import Agent, Judge, Tick
 from edge.filter import Filter
+from edge.installed import filter_of, installed, table_of
 from edge.profile import load_profiles
-from edge.sources import filter_of, installed, table_of
+from edge.reading import Reading, Replies
+from edge.reads import Reads
 from rules.alert import Phase, Reason, Severity, Transition
 from rules.district import load_district
 from rules.engine import Engine
 from rules.rule import load_rules
 from rules.samples import Block, Point, PointTable
+from tests.readings import place
 from tests.rule_text import rule
 from wire.clock import NANOSECONDS, Clock
 from wire.counted import Counted
 
 TABLE = PointTable("gw", (Point("d", "k", "x", "m", 10.0), Point("d", "k", "y", "m", 10.0)))
+PLACE = place("x", "y")
 CLOCK = Clock()
 TICK_S = 0.01
 
@@ -53,7 +57,7 @@ def _transition(at: int) -> Transition:
 
 
 def _reading(value: float, taken_at: int = 0, settle: Callable[[], None] | None = None) -> Reading:
-    return Reading(np.array([0, 1], "i4"), taken_at, np.array([value, 0.0]), np.zeros(2, "u1"), settle)
+    return Reading(PLACE, taken_at, (value, 0.0), settle=settle)
 
 
 async def _until(holds: Callable[[], bool]) -> None:
@@ -217,9 +221,10 @@ def test_what_reports_on_change_waits_for_its_broker_and_polled_devices_do_not()
         level = [{ name = "silent", severity = "IV", when = { column = "silence", above = 3.0 } }]""")
     told, start = list[Transition](), CLOCK.now() - 120 * NANOSECONDS
 
+    places = place("tilt", device="lid", kind="lid"), place("level", device="gauge", kind="gauge", first_row=1)
+
     def sample(point: int, after_s: int, value: float) -> Reading:
-        at = start + after_s * NANOSECONDS
-        return Reading(np.array([point], "i4"), at, np.array([value]), np.zeros(1, "u1"))
+        return Reading(places[point], start + after_s * NANOSECONDS, (value,))
 
     async def append(tick: Tick) -> None:
         told.extend(tick.transitions)
@@ -329,7 +334,7 @@ def test_with_the_real_engine_deep_water_raises_an_alert() -> None:
     level = next(each for each in places if each.device.id == "level-n1")
     pack = resources.files("rules").joinpath("catalog", "flood.toml")
     rules = load_rules(pack.read_text("utf-8"), pack.name)
-    ticks = list[Tick]()
+    ticks, reads = list[Tick](), Reads(level.profile)
 
     async def append(tick: Tick) -> None:
         ticks.append(tick)
@@ -338,8 +343,8 @@ def test_with_the_real_engine_deep_water_raises_an_alert() -> None:
         intake: asyncio.Queue[Reading] = asyncio.Queue(64)
         start = CLOCK.now() - 120 * NANOSECONDS
         for n in range(12):
-            value, quality = np.array([3.5 - 0.2]), np.zeros(1, np.uint8)
-            intake.put_nowait(level.reading(start + n * 10 * NANOSECONDS, value, quality))
+            distance_mm = Replies(reads, ((3500 - 200).to_bytes(2, "big"),))
+            intake.put_nowait(Reading(level, start + n * 10 * NANOSECONDS, distance_mm))
         agent = Agent(table, Engine(table, rules), intake, append, CLOCK, TICK_S, keep=filter_of(places))
         running = asyncio.create_task(agent.run(), name="agent")
         await _until(lambda: any(tick.transitions for tick in ticks))

@@ -129,11 +129,11 @@ def test_the_district_its_clock_and_its_balance(tmp_path: Path) -> None:
         assert await centre.get("/healthz") == {"status": "ok"}
         assert await centre.get("/readyz") == {"status": "ready"}
         centre.city.counted.add("desk_unknown_transitions_total", 3)
-        strange = {"edge_malformed_uplinks_total": 2, "no name\n": 1}
+        strange = {"edge_malformed_messages_total": 2, "no name\n": 1}
         centre.app.state.context.balance.heard(Status("gw-north", "b", 1, True, 0, 0, (), (), strange), retained=False)
         metrics = (await centre.client.get("/metrics")).text
         assert "streetwarden_desk_unknown_transitions_total 3.0" in metrics
-        assert 'streetwarden_edge_malformed_uplinks_total{gateway="gw-north"} 2.0' in metrics
+        assert 'streetwarden_edge_malformed_messages_total{gateway="gw-north"} 2.0' in metrics
         assert "no name" not in metrics
 
     visit(tmp_path, story)

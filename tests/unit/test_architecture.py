@@ -50,7 +50,20 @@ def test_packages_start_empty(package: str) -> None:
     ("process", "without"),
     [
         ("cloud.process", {"pymodbus", "iotcore", "edge", "gateway", "firmware_sim", "streetwarden"}),
-        ("gateway.process", {"sqlalchemy", "duckdb", "fastapi", "scipy", "cloud", "firmware_sim", "streetwarden"}),
+        (
+            "gateway.process",
+            {
+                "sqlalchemy",
+                "duckdb",
+                "fastapi",
+                "starlette",
+                "uvicorn",
+                "scipy",
+                "cloud",
+                "firmware_sim",
+                "streetwarden",
+            },
+        ),
         ("firmware_sim.process", {"sqlalchemy", "duckdb", "fastapi", "cloud", "gateway", "streetwarden"}),
     ],
 )

@@ -160,11 +160,11 @@ def test_a_clock_that_was_ahead_once_does_not_silence_its_gateway_for_ever(run: 
 def test_a_gateways_own_counters_and_lost_devices_are_shown(run: Run) -> None:
     async def test(balance: Balance, wall: Wall) -> None:
         assert balance.counters() == {}
-        told = Status("gw-north", "boot", 1, True, 0, 0, (), ("level-1",), {"edge_malformed_uplinks_total": 2})
+        told = Status("gw-north", "boot", 1, True, 0, 0, (), ("level-1",), {"edge_malformed_messages_total": 2})
         balance.heard(told, retained=False)
         (line, _) = balance.view().gateways
-        assert (line.devices_down, line.counters) == (("level-1",), {"edge_malformed_uplinks_total": 2})
-        assert balance.counters() == {"gw-north": {"edge_malformed_uplinks_total": 2}}
+        assert (line.devices_down, line.counters) == (("level-1",), {"edge_malformed_messages_total": 2})
+        assert balance.counters() == {"gw-north": {"edge_malformed_messages_total": 2}}
 
     run(test)
 

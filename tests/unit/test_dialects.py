@@ -1,18 +1,31 @@
-"""Every dialect against a message in the shape of its documentation, and what a gateway makes of those it can read."""
+"""Every dialect against a message in the shape of its documentation, and what a gateway makes of it.
+
+Then one device of many in each of them, with every fault that messages can have on their way: its neighbours are
+unharmed, and nothing has a wrong value, name or time.
+"""
+
+from collections import defaultdict
 
 import msgspec
+import numpy as np
 import pytest
 
-from edge.decoders import chirpstack as chirpstack_decoder
-from edge.decoders import onvif as onvif_decoder
-from edge.installed import installed
+from edge.installed import Installed
 from edge.profile import load_profiles
+from edge.sources import MqttSource
 from firmware_sim.fleet import Fleet, district_of
+from firmware_sim.instruments import Instruments
+from firmware_sim.scenario import Event, Scenario
 from firmware_sim.telling import chirpstack, frigate, onvif, plain, senml, things_stack
-from firmware_sim.telling.told import Phase, Sighting, Uplink
-from rules.declared import Refused
-from rules.district import Chirpstack, District, Frigate, Onvif, PlainJson, Senml, ThingsStack
-from wire.clock import from_iso
+from firmware_sim.telling.telling import Message, Telling
+from firmware_sim.telling.told import Phase, Sighting, Uplink, Written
+from firmware_sim.world import World
+from rules.district import Chirpstack, Device, District, Frigate, Onvif, PlainJson, Senml, Text, ThingsStack
+from rules.samples import Quality
+from streetwarden.fast.clock import VirtualClock
+from tests.readings import block_of
+from wire.clock import NANOSECONDS, from_iso
+from wire.counted import Counted
 
 TOLD_AT = from_iso("2026-06-18T03:12:45.120Z")
 HEARD_AT = from_iso("2026-06-18T03:12:46Z")
@@ -130,9 +143,6 @@ def test_chirpstack() -> None:
     assert topic == "application/17c82e96-be03-4f38-aef3-f83d48582d97/device/24e124136b000042/event/up"
     assert read(payload) == read(CHIRPSTACK)
     assert not retain
-    decoded = chirpstack_decoder.decode(load_profiles()[COVER.profile], payload)
-    assert decoded.taken_at == TOLD_AT  # its own stamp, whenever it was heard
-    assert decoded.values == {"battery": 100, "angle_x": 0, "angle_y": -12.5, "angle_z": 77.5}
 
 
 def test_the_things_stack_leaves_out_what_is_zero() -> None:
@@ -180,9 +190,6 @@ def test_onvif_tells_a_property_and_retains_it() -> None:
     assert topic == "cam12/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&1/2/StandingWater"
     assert read(payload) == read(ONVIF)
     assert retain
-    decoded = onvif_decoder.decode(load_profiles()[CAMERA.profile], topic, payload)
-    assert decoded is not None
-    assert (decoded.taken_at, decoded.values) == (HEARD_AT, {"standing_water": 1.0})
 
 
 def test_onvif_tells_a_property_once_and_deletes_it_with_no_bytes() -> None:
@@ -227,17 +234,171 @@ def test_frigate_says_nothing_where_nothing_is(phase: Phase) -> None:
     assert list(frigate.write(Frigate("underpass-1"), sighting(phase))) == []
 
 
-@pytest.mark.parametrize(
-    ("wire", "words"),
-    [
-        (ThingsStack("a", "b", "c", "24e124136b000042"), "thingsstack"),
-        (Senml("a"), "senml"),
-        (PlainJson("a"), "plainjson"),
-    ],
-)
-def test_a_gateway_refuses_what_it_cannot_read_yet(wire: ThingsStack | Senml | PlainJson, words: str) -> None:
-    fleet = district_of(Fleet(covers=1))
-    cover = msgspec.structs.replace(fleet.device[0], wire=wire)
-    district: District = msgspec.structs.replace(fleet, device=(cover,))
-    with pytest.raises(Refused, match=f"cover-0001: wire: is {words}, but `milesight_em310_tilt` speaks chirpstack"):
-        installed(district, cover.gateway, load_profiles())
+COVERS: dict[str, tuple[str, Chirpstack | ThingsStack | Senml | PlainJson]] = {
+    "chirpstack": ("milesight_em310_tilt", NETWORK),
+    "things_stack": ("milesight_em310_tilt", ThingsStack("district", "city", "mh-0042", NETWORK.dev_eui)),
+    "senml": ("reference_senml_cover", Senml("lids/1", "cover-0001/")),
+    "plain": ("reference_plain_cover", PlainJson("lids/1", "cover-0001")),
+}
+PROFILES = load_profiles()
+
+
+def place(device: Device, first_row: int = 0) -> Installed:
+    profile = PROFILES[device.profile]
+    return Installed(device, profile, np.arange(first_row, first_row + len(profile.quantities), dtype="i4"))
+
+
+def told(source: MqttSource, message: Written, of: Device) -> list[tuple[int, dict[str, float]]]:
+    """What a gateway makes of a message: the times, and the numbers of what the device itself tells."""
+    readings = source.take(message.topic, message.payload)
+    metrics = [quantity.metric for quantity in PROFILES[of.profile].measured]
+    blocks = [(reading.taken_at, block_of(reading)) for reading in readings]
+    return [
+        (at, {metrics[n]: v for n, v in zip(block.point, block.value, strict=True) if n < len(metrics)})
+        for at, block in blocks
+    ]
+
+
+@pytest.mark.parametrize("name", COVERS)
+def test_a_gateway_reads_a_cover(name: str) -> None:
+    profile, wire = COVERS[name]
+    cover = msgspec.structs.replace(COVER, profile=profile, wire=wire)
+    match wire:
+        case Chirpstack():
+            message = chirpstack.write("district", cover, wire, UPLINK, HEARD_AT)
+        case ThingsStack():
+            message = things_stack.write(wire, UPLINK, HEARD_AT)
+        case Senml():
+            message = senml.write(cover, wire, UPLINK)
+        case PlainJson():
+            message = plain.write(cover, wire, UPLINK)
+    source = MqttSource([place(cover)], VirtualClock.at(HEARD_AT))
+    ((at, values),) = told(source, message, cover)
+    assert at == TOLD_AT  # its own stamp, whenever it was heard
+    alarm = {"tilt_alarm": 1.0} if "tilt_alarm" in values else {}
+    expected = {"battery": 100.0, "angle_x": 0.0, "angle_y": -12.5, "angle_z": 77.5, **alarm}
+    assert values == pytest.approx(expected, abs=5e-4)  # SenML tells radians to five places
+    assert told(source, message, cover) == [(TOLD_AT, {})]  # once more, it is a repeat
+
+
+def test_a_gateway_reads_a_camera_that_is_an_event_broker() -> None:
+    camera = msgspec.structs.replace(CAMERA, wire=Onvif("cam12"))
+    source = MqttSource([place(camera)], VirtualClock.at(HEARD_AT))
+    (begins,) = onvif.write(Onvif("cam12"), sighting("begins"))
+    assert told(source, begins, camera) == [(HEARD_AT, {"standing_water": 1.0})]
+    (deleted,) = onvif.write(Onvif("cam12"), sighting("deleted"))
+    assert told(source, deleted, camera) == []
+
+
+def test_a_gateway_reads_a_camera_that_frigate_watches() -> None:
+    camera = msgspec.structs.replace(CAMERA, profile="frigate_camera", wire=Frigate("underpass-1"))
+    source = MqttSource([place(camera)], VirtualClock.at(HEARD_AT))
+    _, review = frigate.write(Frigate("underpass-1"), sighting("begins"))
+    assert told(source, review, camera) == [(TOLD_AT, {"standing_water": 1.0})]
+    _, review = frigate.write(Frigate("underpass-1"), sighting("ends"))
+    assert told(source, review, camera) == [(HEARD_AT, {"standing_water": 0.0})]
+
+
+# One device of many is hurt.
+
+START = from_iso("2026-06-18T03:00:00Z")
+HOURS = 6
+FAULTS = ("uplinks_doubled", "uplinks_reordered", "uplinks_late", "clock_jumps", "clock_unset")
+
+
+def street() -> District:
+    """Three covers in each dialect and two cameras in each, behind one gateway; the first of three will be hurt."""
+    fleet = district_of(Fleet(gateways=1, covers=12, cameras=4))
+    devices: list[Device] = []
+    for number, device in enumerate(fleet.device):
+        if device.kind == "camera":
+            wire = Frigate(device.id) if number % 2 else Onvif(device.id)
+            profile = "frigate_camera" if number % 2 else "onvif_profile_m"
+            devices.append(msgspec.structs.replace(device, profile=profile, wire=wire))
+            continue
+        name = tuple(COVERS)[number // 3]
+        assert isinstance(device.wire, Chirpstack)
+        cover_wire = {
+            "chirpstack": device.wire,
+            "things_stack": ThingsStack("covers", "", device.id, device.wire.dev_eui),
+            "senml": Senml("lids/senml", f"{device.id}/"),
+            "plain": PlainJson("lids/plain", device.id),
+        }[name]
+        devices.append(msgspec.structs.replace(device, profile=COVERS[name][0], wire=cover_wire))
+    return msgspec.structs.replace(fleet, device=tuple(devices))
+
+
+def test_faults_of_one_device_in_each_dialect_harm_no_other_and_nothing_is_wrong() -> None:
+    district = street()
+    world = World(district, Scenario("calm", Text("平静", "Calm"), "1d"), 7, START)
+    covers = [device for device in district.device if device.kind == "manhole_cover"]
+    hurt = {device.id for device in covers[::3]}
+    for name in sorted(hurt):
+        for hour, what in enumerate(FAULTS):
+            begin = START + hour * 3600 * NANOSECONDS
+            size = -1500.0 if what == "clock_jumps" else 0.0
+            world.add(Event(f"{what}-{name}", what, name, begin, begin + 3000 * NANOSECONDS, size))
+    for camera in district.device[12:]:
+        world.add(Event(f"car-{camera.id}", "parked_car", camera.id, START + 10**12, START + 2 * 10**12, 0.0))
+    instruments, clock, counted = Instruments(world), VirtualClock.at(START), Counted()
+    rows = 0
+    places = []
+    for device in district.device:
+        places.append(place(device, rows))
+        rows += len(places[-1].profile.quantities)
+    source = MqttSource(places, clock, counted)
+
+    sent: dict[str, dict[int, Message]] = defaultdict(dict)  # by device and when it was told, each once
+    heard = []
+    for message in Telling(district, instruments, START).until(START + HOURS * 3600 * NANOSECONDS):
+        clock.set(message.delivered_at)
+        if message.device not in hurt or message.at not in sent[message.device]:
+            sent[message.device][message.at] = message
+        heard += [(message, reading) for reading in source.take(message.topic, message.payload)]
+
+    shown = {
+        device.id: dict(zip(sorted(sent[device.id]), _shown(instruments, device, sorted(sent[device.id])), strict=True))
+        for device in covers
+    }
+    taken: dict[str, list[int]] = defaultdict(list)
+    cameras: dict[str, list[float]] = defaultdict(list)
+    for message, reading in heard:
+        block = block_of(reading)
+        assert reading.place.device.id == message.device
+        if reading.told is None:
+            continue
+        if message.device not in shown:
+            cameras[message.device] += [
+                value
+                for point, value in zip(block.point - reading.place.rows[0], block.value, strict=True)
+                if point == 1
+            ]
+            continue
+        fault = next((what for what in FAULTS if world.during(what, message.device, np.array([message.at]))[0]), "")
+        if fault == "clock_unset":
+            assert (reading.taken_at, reading.quality) == (message.delivered_at, Quality.BAD_CLOCK)
+        else:
+            assert reading.taken_at // 10**6 == message.stamp // 10**6
+            assert reading.quality is Quality.GOOD
+        if fault != "clock_unset" or reading.place.profile.profile.protocol != "senml":  # which counts 1970 from now on
+            assert reading.lag_ns // 10**6 == (message.delivered_at - message.stamp) // 10**6
+        taken[message.device].append(message.at)
+        angles = dict(zip([field.metric for field in reading.place.profile.field], block.value, strict=False))
+        assert angles["angle_x"] == pytest.approx(shown[message.device][message.at], abs=0.006)
+    for device in covers:
+        # Each uplink is one reading: doubled ones, and those that came in another order, too.
+        assert sorted(taken[device.id]) == sorted(sent[device.id]), device.id
+        assert len(taken[device.id]) == len(set(taken[device.id])) >= 30
+    for camera in district.device[12:]:  # the car comes, is told of again where Frigate does so, and goes
+        inside = cameras[camera.id]
+        assert inside[-1] == 0.0
+        assert 1.0 in inside
+        assert set(inside) == {0.0, 1.0}
+    assert {name for name, count in counted.snapshot().items() if count} == {
+        "edge_repeated_messages_total",
+        "edge_clock_fault_messages_total",
+    }
+
+
+def _shown(instruments: Instruments, device: Device, at: list[int]) -> list[float]:
+    return [float(value) for value in instruments.show(device, np.array(at, np.int64))["angle_x"]]

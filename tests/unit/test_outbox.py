@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from edge.agent import MESSAGES_KNOWN
+from edge.agent import HISTORY_KNOWN, MESSAGES_KNOWN
 from gateway.outbox import Outbox
-from gateway.rows import Bounds, Report
+from gateway.rows import CLOCK_SET, Bounds, Report
 from rules.samples import PointTable
 from tests.gateways import START, TABLE, accepted, tick
 from wire.batch import Batch, Receipt, decode
@@ -58,6 +58,22 @@ def test_the_messages_taken_are_known_after_a_restart_the_newest_of_each_origin(
         async with opened(tmp_path) as outbox:
             known = await outbox.messages()
         assert known == [("camera y", 7), *(("lid x", stamp) for stamp in range(10, 10 + MESSAGES_KNOWN))]
+
+    asyncio.run(scenario())
+
+
+def test_messages_are_forgotten_in_the_order_of_taking_whatever_their_clocks_said(tmp_path: Path) -> None:
+    """A late one is known as long as any, one of the future no longer, and longer what tells again what it told."""
+    stamps = [2**60, *range(100, 100 + MESSAGES_KNOWN), 5]
+    history = [("level x history", stamp) for stamp in range(HISTORY_KNOWN)]
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as outbox:
+            await outbox.append(replace(tick(samples=1), messages=tuple(("lid x", stamp) for stamp in stamps)))
+            await outbox.append(replace(tick(samples=1), messages=tuple(history)))
+        async with opened(tmp_path) as outbox:
+            known = await outbox.messages()
+        assert known == [*(("lid x", stamp) for stamp in stamps[-MESSAGES_KNOWN:]), *history]
 
     asyncio.run(scenario())
 
@@ -173,6 +189,36 @@ def test_everything_is_still_there_after_reopening_and_is_the_same_to_the_byte(t
     asyncio.run(scenario())
 
 
+def test_what_meters_have_counted_is_stored_with_the_samples_and_read_at_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as outbox:
+            assert await outbox.counters() is None
+            await outbox.append(replace(tick(samples=1), counters=b"count 1"))
+            await outbox.append(replace(tick(samples=1), counters=b"count 2"))
+            await outbox.append(tick(samples=1, state=b"state"))
+        async with opened(tmp_path) as outbox:
+            assert await outbox.counters() == b"count 2"
+            assert await outbox.engine_state() == b"state"
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_says_whether_the_clock_of_its_box_can_be_believed(tmp_path: Path) -> None:
+    believed = {"synchronised": False}
+
+    async def clock_ok(now: int) -> bool:
+        async with Outbox(tmp_path, TABLE, clock_at(now), synchronised=lambda: believed["synchronised"]) as outbox:
+            await outbox.append(tick(samples=1))
+            (batch,) = batches(rows := await outbox.next((), 9, 9))  # type: ignore[arg-type]
+            await outbox.settle([accepted([row.seq for row in rows])])
+            return batch.clock_ok
+
+    assert not asyncio.run(clock_ok(START))
+    believed["synchronised"] = True
+    assert asyncio.run(clock_ok(START))
+    assert not asyncio.run(clock_ok(CLOCK_SET - NANOSECONDS))
+
+
 def test_waiting_batches_keep_their_own_point_table(tmp_path: Path) -> None:
     changed = PointTable(TABLE.gateway, TABLE.points[:1])
 
@@ -280,7 +326,7 @@ def test_a_folder_that_cannot_be_made_does_not_stop_the_gateway(tmp_path: Path) 
 def test_a_tick_that_cannot_be_appended_leaves_nothing_behind(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with opened(tmp_path) as outbox:
-            broken = tick(samples=3, alerts=1, state=b"x")
+            broken = replace(tick(samples=3, alerts=1, state=b"x"), counters=b"x")
             broken.block.point[:] = 99  # no such point
             try:
                 await outbox.append(broken)
@@ -291,6 +337,7 @@ def test_a_tick_that_cannot_be_appended_leaves_nothing_behind(tmp_path: Path) ->
             report = await outbox.report()
             assert (report.batches, report.samples, report.tallies) == (0, 0, ())
             assert await outbox.engine_state() is None
+            assert await outbox.counters() is None
             await outbox.append(tick(samples=1))
             assert len(await outbox.next((), 9, 9)) == 1
 

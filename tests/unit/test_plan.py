@@ -1,4 +1,4 @@
-from edge.plan import Request, plan
+from edge.plan import Request, plan, split
 from edge.profile import Limits, Register
 
 
@@ -39,3 +39,24 @@ def test_coils_are_counted_in_bits() -> None:
 
 def test_no_points_no_reads() -> None:
     assert plan([], Limits()) == ()
+
+
+def test_one_field_per_request_keeps_the_bits_of_a_register_together() -> None:
+    points = [*_points((0, "u16"), (1, "f32")), *(Register(f"b{bit}", "1", 3, 3, "bit", bit=bit) for bit in range(2))]
+    asked = plan(points, Limits(one_field_per_request=True))
+    assert asked == (Request(3, 0, 1, (0,)), Request(3, 1, 2, (1,)), Request(3, 3, 1, (2, 3)))
+
+
+def test_a_refused_read_is_cut_at_its_holes_then_into_values_and_then_left() -> None:
+    points = _points((0, "u16"), (1, "f32"), (9, "u16"))
+    (whole,) = plan(points, Limits())
+    run, single = split(whole, points)
+    assert (run, single) == (Request(3, 0, 3, (0, 1)), Request(3, 9, 1, (2,)))
+    assert split(run, points) == (Request(3, 0, 1, (0,)), Request(3, 1, 2, (1,)))
+    assert split(single, points) == ()
+
+
+def test_the_bits_of_a_refused_register_are_left_together() -> None:
+    points = [Register(f"b{bit}", "1", 3, 7, "bit", bit=bit) for bit in range(3)]
+    (request,) = plan(points, Limits())
+    assert split(request, points) == ()

@@ -253,7 +253,8 @@ def test_what_was_gathered_while_offline_goes_as_history_behind_the_present(tmp_
 def test_the_status_tells_the_whole_account_and_the_will_tells_the_end(tmp_path: Path) -> None:
     async def script(scene: Scene) -> None:
         await scene.outbox.append(tick(samples=3, filtered=2))
-        health = Health(GATEWAY, scene.outbox, scene.link, scene.clock, scene.counted, lambda: ("level-1",))
+        down, cycles = (lambda: ("level-1",)), (lambda: {"bus-1": 12.5})
+        health = Health(GATEWAY, scene.outbox, scene.link, scene.clock, scene.counted, down, cycles)
         async with asyncio.TaskGroup() as tasks:
             telling = tasks.create_task(health.run(), name="health under test")
             for connection in (1, 2):  # told again at once on a new one
@@ -269,6 +270,7 @@ def test_the_status_tells_the_whole_account_and_the_will_tells_the_end(tmp_path:
     assert (status.online, status.outbox_batches, status.outbox_samples) == (True, 1, 3)
     assert (status.tallies[0].acquired, status.tallies[0].filtered) == (5, 2)
     assert (status.devices_down, status.boot, status.gateway) == (("level-1",), scene.outbox.boot, GATEWAY)
+    assert status.bus_cycles == {"bus-1": 12.5}
     topic, last = will(GATEWAY, scene.outbox.boot, scene.clock)
     assert topic == up(GATEWAY, Lane.STATUS)
     assert not decode(last, Status).online

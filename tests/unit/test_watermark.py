@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from edge.agent import Reading
+from edge.reading import Reading
 from edge.watermark import Watermark
-from rules.samples import POINT, QUALITY, VALUE
 from rules.tile import NEVER
+from tests.readings import place
 from wire.clock import NANOSECONDS, Clock
 
 SETTLE_S = 0.1
 DAY = 86_400 * NANOSECONDS
+PLACE = place("x")
 
 
 @dataclass
@@ -23,7 +22,7 @@ class StubSession:
 
 
 def _reading(taken_at: int, settle: Callable[[], None] | None = None) -> Reading:
-    return Reading(np.empty(0, POINT), taken_at, np.empty(0, VALUE), np.empty(0, QUALITY), settle)
+    return Reading(PLACE, taken_at, None, settle=settle)
 
 
 def _play(scene: Callable[[StubSession, Watermark, int], Awaitable[None]]) -> None:

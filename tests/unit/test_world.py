@@ -8,7 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge.decoders import chirpstack, onvif
+from edge.decoders.chirpstack import ChirpstackDialect
+from edge.decoders.onvif import OnvifDialect
+from edge.hearing import Said
+from edge.installed import installed
 from edge.profile import load_profiles
 from firmware_sim.instruments import Instruments
 from firmware_sim.scenario import Event
@@ -204,18 +207,18 @@ def test_what_is_told_does_not_depend_on_how_often_one_listens() -> None:
 
 def test_what_is_told_is_what_a_gateway_reads() -> None:
     instruments = Instruments(storm(3))
-    profiles = load_profiles()
+    places = [place for gateway in district().gateway for place in installed(district(), gateway.id, load_profiles())]
+    dialects = ChirpstackDialect(places), OnvifDialect(places)
     for message in messages(3, 60):
         one = device(message.device)
         shown = {metric: column[0] for metric, column in instruments.show(one, np.array([message.at])).items()}
-        if one.kind == "camera":
-            decoded = onvif.decode(profiles[one.profile], message.topic, message.payload)
-        else:
-            decoded = chirpstack.decode(profiles[one.profile], message.payload)
-        assert decoded is not None
-        assert decoded.taken_at == message.at
-        assert decoded.values == {metric: shown[metric] for metric in decoded.values}
-        assert decoded.values
+        (said,) = dialects[one.kind == "camera"].hear(message.topic, message.payload, message.at) or ()
+        assert isinstance(said, Said)
+        assert (said.place.device, said.taken_at) == (one, message.at)
+        values = dict(zip((field.metric for field in said.place.profile.field), said.values or (), strict=True))
+        told = {metric: value for metric, value in values.items() if not np.isnan(value)}
+        assert told == {metric: shown[metric] for metric in told}
+        assert told
 
 
 @pytest.mark.parametrize("seed", [seed for seed in SEEDS if the(storm(seed), "truck").target.startswith("cover")][:3])
