@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import uvloop
@@ -24,12 +24,14 @@ gateway_app = typer.Typer(no_args_is_help=True, help="The process on the box in 
 cloud_app = typer.Typer(no_args_is_help=True, help="Ingest, stores, work orders and the district centre's page.")
 sim_app = typer.Typer(no_args_is_help=True, help="The simulated district.")
 rules_app = typer.Typer(no_args_is_help=True, help="Rules: check them.")
-profile_app = typer.Typer(no_args_is_help=True, help="Device profiles: check them.")
+profile_app = typer.Typer(no_args_is_help=True, help="Device profiles: check them, hold them against a live device.")
+bus_app = typer.Typer(no_args_is_help=True, help="Modbus lines and endpoints: find what is wired.")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(cloud_app, name="cloud")
 app.add_typer(sim_app, name="sim")
 app.add_typer(rules_app, name="rules")
 app.add_typer(profile_app, name="profile")
+app.add_typer(bus_app, name="bus")
 
 Configuration = Annotated[Path, typer.Argument(help="the process's TOML file")]
 
@@ -103,6 +105,21 @@ def cloud_check(configuration: Configuration) -> None:
     config.load_district()
     config.load_rules()
     typer.echo(f"{configuration}: in order")
+
+
+@app.command("order")
+def order(
+    configuration: Annotated[Path, typer.Argument(help="the cloud's TOML file, for its broker and account")],
+    gateway: Annotated[str, typer.Argument(help="whose device it is")],
+    device: Annotated[str, typer.Argument()],
+    command: Annotated[str, typer.Argument(help="on, off, dim, ... as the device's profile names it")],
+    value: Annotated[float | None, typer.Argument(help="where the command takes one")] = None,
+    within: Annotated[float, typer.Option(help="wall seconds to wait for the answer", min=1)] = 60.0,
+) -> None:
+    """Have a gateway switch or dim a lamp, and see that it did; the gateway's owner must have allowed it."""
+    from streetwarden import ordering
+
+    raise typer.Exit(_run(ordering.order(configuration, gateway, device, command, value, within)))
 
 
 @sim_app.command("serve")
@@ -219,13 +236,55 @@ def rules_check(
 def profile_check(
     profiles: Annotated[Path | None, typer.Argument(help="a profile or a folder of them; the shipped ones")] = None,
 ) -> None:
-    """Load every profile and plan its reads."""
-    from edge.plan import plan
+    """Load every profile; tell what it holds and what its maintainer should know."""
     from edge.profile import load_profiles
+    from streetwarden import commissioning
 
     for profile in load_profiles(profiles).values():
-        reads = len(plan(profile.point, profile.limits))
-        typer.echo(f"{profile.id}: in order{f', {reads} reads' if reads else ''}")
+        typer.echo(commissioning.check(profile))
+
+
+@profile_app.command("probe")
+def profile_probe(
+    host: Annotated[str, typer.Argument(help="a host, a serial device, or a message: a file, or - for standard input")],
+    profile: Annotated[str, typer.Argument(help="the profile's id, or its file")],
+    port: Annotated[int, typer.Option(help="of the host")] = 502,
+    unit: Annotated[int, typer.Option(help="unit id", min=0, max=255)] = 1,
+    base: Annotated[int, typer.Option(help="how much further on its registers are", min=0)] = 0,
+    framing: Annotated[Literal["tcp", "rtu"], typer.Option(help="of the host")] = "tcp",
+    baud: Annotated[int, typer.Option(help="of the serial device")] = 9600,
+    parity: Annotated[Literal["N", "E", "O"], typer.Option(help="of the serial device")] = "N",
+    stop_bits: Annotated[int, typer.Option(help="of the serial device", min=1, max=2)] = 1,
+    install: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, a number of the installation")] = None,
+    profiles: Annotated[Path | None, typer.Option(help="a folder of profiles instead of the shipped ones")] = None,
+    clearing: Annotated[bool, typer.Option("--clearing", help="read also what reading sets to 0")] = False,
+) -> None:
+    """Read a live device, or one message, and show raw words, values and doubts; exit code 1 with doubts, 2 unread."""
+    from streetwarden import commissioning
+
+    chosen, numbers = commissioning.profile_of(profile, profiles), commissioning.numbers_of(install or ())
+    if host == commissioning.STDIN or not chosen.point:
+        raise typer.Exit(commissioning.probe_told(host, chosen, numbers))
+    address = commissioning.address_of(host, port=port, framing=framing, baud=baud, parity=parity, stop_bits=stop_bits)
+    raise typer.Exit(commissioning.probe_device(address, unit, chosen, base, numbers, clearing=clearing))
+
+
+@bus_app.command("scan")
+def bus_scan(
+    port: Annotated[str, typer.Argument(help="a serial device, or HOST:PORT")],
+    units: Annotated[str, typer.Option(help="unit ids to try, as in 1-32 or 1-8,20")] = "1-247",
+    framing: Annotated[Literal["tcp", "rtu"], typer.Option(help="of HOST:PORT")] = "tcp",
+    baud: Annotated[int | None, typer.Option(help="only this speed of a serial device")] = None,
+    parity: Annotated[Literal["N", "E", "O"] | None, typer.Option(help="only this parity of a serial device")] = None,
+    timeout: Annotated[float, typer.Option(help="seconds that the slowest device takes to answer", min=0.01)] = 0.5,
+    profiles: Annotated[Path | None, typer.Option(help="a folder of profiles instead of the shipped ones")] = None,
+) -> None:
+    """Find which unit ids answer, at which speed, and what they may be, beside a gateway that polls the same line."""
+    from edge.profile import load_profiles
+    from streetwarden import commissioning
+
+    addresses = commissioning.addresses_of(port, framing, baud, parity, timeout)
+    raise typer.Exit(commissioning.scan_bus(addresses, commissioning.units_of(units), load_profiles(profiles)))
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
