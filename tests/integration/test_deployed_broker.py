@@ -51,6 +51,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (("cloud", "c"), ("gw-south", "s"), "streetwarden/v1/gw-south/down/receipt"),
         (("sensors", "x"), ("gw-south", "s"), "application/street/device/24e124/event/up"),
         (("sensors", "x"), ("gw-north", "n"), "camera-n1/onvif-ej/RuleEngine/FieldDetector"),
+        (("sensors", "x"), ("gw-north", "n"), "v3/covers/devices/cover-1/up"),
+        (("sensors", "x"), ("gw-south", "s"), "frigate/reviews"),
+        (("sensors", "x"), ("gw-south", "s"), "spBv1.0/street/NBIRTH/node-1"),
+        (("gw-south", "s"), ("sensors", "x"), "spBv1.0/street/NCMD/node-1"),
+        (("gw-south", "s"), ("sensors", "x"), "spBv1.0/STATE/gw-south"),
+        (("cloud", "c"), ("gw-north", "n"), "streetwarden/v1/gw-north/down/command"),
     ],
 )
 def test_what_must_pass_passes(speaker: tuple[str, str], hearer: tuple[str, str], topic: str, broker: Server) -> None:
@@ -64,6 +70,8 @@ def test_what_must_pass_passes(speaker: tuple[str, str], hearer: tuple[str, str]
         (("sensors", "x"), ("cloud", "c"), "streetwarden/v1/gw-north/up/alert"),
         (("gw-north", "n"), ("gw-south", "s"), "streetwarden/v1/gw-south/down/receipt"),
         (("cloud", "c"), ("gw-north", "n"), "streetwarden/v1/gw-south/down/receipt"),
+        (("gw-north", "n"), ("sensors", "x"), "spBv1.0/STATE/gw-south"),
+        (("gw-north", "n"), ("gw-south", "s"), "streetwarden/v1/gw-south/down/command"),
     ],
 )
 def test_nobody_speaks_or_hears_for_another(
