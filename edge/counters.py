@@ -126,7 +126,7 @@ class Counters:
         """
         try:
             counts = msgspec.msgpack.decode(saved, type=list[tuple[str, str, _Count]])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._counted.add("edge_counters_fresh_starts_total")
             log.warning("the counters start fresh", why=str(error))
             return

@@ -107,7 +107,8 @@ class _Fields:
         if silent.all():
             return value, quality
         raw = value
-        value = raw * self._scale + self._offset
+        with np.errstate(over="ignore"):  # what is infinite then is judged below
+            value = raw * self._scale + self._offset
         quality[(value < self._low) | (value > self._high)] = Quality.BAD_RANGE
         quality[np.isinf(value)] = Quality.BAD_SENTINEL
         for column, patterns in self._invalid:

@@ -79,8 +79,11 @@ def derive(
         ]
         of = [qualities[..., column[term]] for term in derived.of if not term.startswith(INSTALL)]
         worst = qualities[..., index] = np.maximum.reduce(of) if of else Quality.GOOD
-        made = _compute(derived.how, terms) * derived.scale
-        untold = np.isnan(sum(terms, start=np.zeros(shape[:-1])))  # a NaN in any of them shows in the sum
+        with np.errstate(over="ignore", invalid="ignore"):  # terms without a range may be as large as they like
+            made = _compute(derived.how, terms) * derived.scale
+            untold = np.isnan(sum(terms, start=np.zeros(shape[:-1])))  # a NaN in any of them shows in the sum
+        if np.isinf(made).any():
+            worst = qualities[..., index] = np.where(np.isinf(made) & (worst < BAD), Quality.BAD_RANGE, worst)
         values[..., index] = np.where((worst >= BAD) & ~untold, 0.0, made)
     return values, qualities
 

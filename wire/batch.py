@@ -149,5 +149,5 @@ def decode(payload: bytes, into: type[T]) -> T:
         if zstandard.frame_content_size(payload) > MAX_BYTES:
             raise Malformed(f"not a {into.__name__}: it unpacks to more than {MAX_BYTES} bytes")
         return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(payload, MAX_BYTES), type=into)
-    except (zstandard.ZstdError, msgspec.DecodeError, MemoryError, RecursionError) as error:
+    except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, MemoryError, RecursionError) as error:
         raise Malformed(f"not a {into.__name__}: {error}") from error

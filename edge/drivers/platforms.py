@@ -118,7 +118,7 @@ class Door:
             text = bytes(envelope.msg)
             # It signs the message as it stands there: one that is a text without its quotes.
             message = msgspec.json.decode(text, type=str).encode() if text.startswith(b'"') else text
-        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's own, or a text that is not UTF-8
             raise Malformed(f"not JSON with `msg`, `nonce` and `signature`: {error}") from error
         self.check(message, envelope.nonce, envelope.signature or envelope.msg_signature)
         return message

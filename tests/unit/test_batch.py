@@ -36,8 +36,9 @@ def test_columns_come_back_as_they_were_sent() -> None:
         zstandard.compress(b"\xc1"),
         zstandard.compress(msgspec.msgpack.encode({"gateway": "g"})),
         zstandard.compress(b"\0" * (MAX_BYTES + 1)),
+        zstandard.compress(msgspec.msgpack.encode({"gateway": "gw"}).replace(b"gw", b"g\xff")),
     ],
-    ids=["empty", "no frame", "a receipt", "no msgpack", "half a batch", "too large"],
+    ids=["empty", "no frame", "a receipt", "no msgpack", "half a batch", "too large", "no UTF-8"],
 )
 def test_garbage_is_malformed(payload: bytes) -> None:
     with pytest.raises(Malformed, match="not a Batch"):

@@ -246,6 +246,7 @@ def test_a_repeat_is_acknowledged_only_once_its_first_copy_is_safe() -> None:
     ("payload", "why"),
     [
         (b"[" * 50_000, "not JSON"),
+        (b'{"time":"\xff","object":{}}', "not JSON"),
         (b"{}", "`object` is missing"),
         (_uplink("2026-06-18T11:29:00Z"), "has none of"),
         (_uplink("2026-06-18T11:29:00Z", humidity=3), "has none of"),

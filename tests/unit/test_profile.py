@@ -229,6 +229,14 @@ def test_what_was_not_told_is_not_there_nor_what_derives_from_it() -> None:
     assert wrong.quality.tolist()[2:4] == [Quality.BAD_SENTINEL, Quality.BAD_RANGE]
 
 
+def test_what_overflows_is_out_of_range() -> None:
+    text = FIELDS + '[[derived]]\nmetric = "twice"\nunit = "m"\nhow = "product"\nof = ["distance", "distance"]\n'
+    there = Installed(_device(wire=PlainJson("t")), load_profile(text, "x.toml"), np.arange(2, dtype="i4"))
+    block = block_of(Reading(there, 1, (1e200,)), Reading(there, 2, (2.0,)))
+    assert block.value.tolist() == [1e200, 0.0, 2.0, 4.0]
+    assert block.quality.tolist() == [Quality.GOOD, Quality.BAD_RANGE, Quality.GOOD, Quality.GOOD]
+
+
 def test_both_times_are_kept_where_the_profile_asks_for_it() -> None:
     text = FIELDS + '[[derived]]\nmetric = "heard_after"\nunit = "s"\nhow = "lag"\n'
     profile = load_profile(text, "x.toml")
