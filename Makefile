@@ -7,7 +7,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
-.PHONY: demo setup test quick lint city city-long city-update city-unseen bench storm-long kill-long lock clean
+.PHONY: demo setup dev test quick slow lint city city-long city-update city-unseen bench fuzz fuzz-short faults-long \
+	storm-long kill-long lock clean
 .DELETE_ON_ERROR:
 
 demo: setup  # ARGS="--headless --for 90 --report FILE"
@@ -28,19 +29,28 @@ setup: .venv/demo.stamp
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# The city is all computing, so it runs beside the other checks that are; what watches a clock runs after them, alone.
+# The city is all computing, so it runs beside the other checks that are. What watches a clock runs after them; only the
+# fuzzing, which takes no more than what is left of the processor, goes on beside it.
 test: .venv/dev.stamp  # ARGS go to pytest, and leave out the city
 	@.ci/servers
 ifeq ($(ARGS),)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync quick city
-	@$(BIN)/python -m pytest tests/integration tests/acceptance
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync slow fuzz-short
 else
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
 endif
 
+dev: .venv/dev.stamp  # what the tests need, for running one of them by hand
+
 quick: lint
 	@$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/golden
+
+slow: .venv/dev.stamp
+	@$(BIN)/python -m pytest tests/integration tests/acceptance
+
+fuzz-short: .venv/dev.stamp
+	@STREETWARDEN_FUZZ_S=20 nice -n 19 $(BIN)/python -m pytest tests/fuzz
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
@@ -66,7 +76,14 @@ bench: .venv/dev.stamp
 	@set -e; for each in benchmarks/[a-z]*.py; do \
 	  echo "== $$each"; $(BIN)/python -m benchmarks.$$(basename $$each .py) $(ARGS); done
 
-# The long forms of what CI runs over two seeds.
+# The long forms of what CI runs for a while: ten million inputs a decoder, ten minutes of every fault of a bus.
+fuzz: .venv/dev.stamp  # ARGS="--only chirpstack --seed 2"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+faults-long: .venv/dev.stamp
+	@STREETWARDEN_FAULT_SLOTS=600 $(BIN)/python -m pytest tests/integration/test_faults.py --timeout 3600 $(ARGS)
+
+# The long forms of what CI runs over a seed or two.
 storm-long kill-long: %-long: .venv/dev.stamp
 	@STREETWARDEN_SEEDS=1-20 $(BIN)/python -m pytest tests/acceptance -k $* --timeout 7200 $(ARGS)
 

@@ -256,5 +256,6 @@ class Ingest:
 
 
 def _not_alerts(group: Sequence[Delivery]) -> list[Delivery]:
-    own = tuple(topic.removeprefix(f"{ROOT}/+") for topic in ALERT_TOPICS)
+    # Alerts come on their own session too; answers are for who asked.
+    own = tuple(topic.removeprefix(f"{ROOT}/+") for topic in (*ALERT_TOPICS, up("+", Lane.ANSWER)))
     return [delivery for delivery in group if not delivery.topic.endswith(own)]

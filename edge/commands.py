@@ -33,6 +33,7 @@ CHECK_S = 30.0  # wall: how often what a rule wants shown is looked at
 LOOK_S = 0.2  # wall: between two looks while a lamp fades
 RETRY_S = 1.0  # wall; doubled up to the most
 RETRY_MOST_S = 30.0
+LOOK_AROUND_S = 300.0  # city: longer than the on-delay of any rule that a board should show
 PATIENCE_S = 600.0  # city: an order of the centre that could not be carried out for so long is given up
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ class Commands:
         check(self._places, self._allowed, self._acts)
         self._actors = {device: _Actor(self._places[device], buses, self._counted) for device in self._allowed}
         self._raised: dict[tuple[str, str], str] = {}  # by rule and device, the level that stands
+        self._begun = False
 
     def follow(self, transitions: Iterable[Transition]) -> None:
         """Take note of what was raised and cleared, and have boards show it."""
@@ -116,21 +118,32 @@ class Commands:
             self._act(act.device for act in self._acts if act.rule == transition.rule)
 
     def begin(self, standing: Iterable[tuple[str, str, str]]) -> None:
-        """Begin with what stands (rule, level, device): also a board on which nothing does is set."""
+        """Begin with what stands (rule, level, device), as the engine remembers it: boards are set at once.
+
+        Without it, as on a box that is new, a board is set at the first word of a rule, and otherwise only once the
+        rules have had time to look (``LOOK_AROUND_S``): else it would be cleared in the middle of a flood.
+        """
+        self._begun = True
         self._raised = {(rule, device): level for rule, level, device in standing}
         self._act(act.device for act in self._acts)
 
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_around(), name="boards of a new box")
             for device, actor in self._actors.items():
                 tasks.create_task(actor.run(), name=f"commands of {device}")
 
-    async def order(self, device: str, command: str, value: float | None) -> float:
+    async def _look_around(self) -> None:
+        if not self._begun:
+            await self._clock.sleep(LOOK_AROUND_S)
+            self._act(act.device for act in self._acts if not self._actors[act.device].was_told)
+
+    async def order(self, device: str, command: str, value: float | None, within_s: float = PATIENCE_S) -> float:
         """Carry out an order of the centre; what the device then shows.
 
-        ``NotAllowed`` when it is not to be, ``NotDone`` when it could not be within ten minutes of the city or another
-        order took its place.
+        ``NotAllowed`` when it is not to be, ``NotDone`` when it could not be ``within_s`` seconds of the city (ten
+        minutes at most) or another word took its place.
         """
         try:
             declared, wanted = self._permitted(device, command, value)
@@ -141,16 +154,19 @@ class Commands:
         done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._actors[device].want(_Wanted(declared, wanted, "centre", done))
         try:
-            async with asyncio.timeout(self._clock.wall_seconds(PATIENCE_S)):
+            async with asyncio.timeout(self._clock.wall_seconds(min(within_s, PATIENCE_S))):
                 return await asyncio.shield(done)
         except TimeoutError:
-            why = f"{device}: `{command}` could not be done within {PATIENCE_S:g} s"
+            why = f"{device}: `{command}` could not be done within {min(within_s, PATIENCE_S):g} s"
             self._actors[device].drop(done)
             raise NotDone(why) from None
 
     def _permitted(self, device: str, command: str, value: float | None) -> tuple[Command, float]:
         if command not in self._allowed.get(device, ()):
             raise ValueError(f"`{command}` is not in this gateway's `[allow]`")
+        for act in self._acts:
+            if act.device == device and self._standing(act).intersection(act.levels):
+                raise ValueError(f"rule `{act.rule}` stands, and has the say while it does")
         return _asked(self._places[device], command, value)
 
     def _act(self, devices: Iterable[str]) -> None:
@@ -191,7 +207,12 @@ class _Wanted:
 
 
 class _Actor:
-    """One device that is told what to do: one wanted state at a time, the newest."""
+    """One device that is told what to do: one wanted state at a time, the newest.
+
+    Where a rule speaks too, the last word is held: what it brought is looked at again, and an order that could not be
+    carried out gives way to what the rule wants. Elsewhere an order is done with once it is done: a lamp goes by its
+    own schedule afterwards.
+    """
 
     def __init__(self, place: Installed, buses: Mapping[str, Written], counted: Counted) -> None:
         assert isinstance(place.device.wire, Modbus)  # noqa: S101 - checked: only registers are written
@@ -201,8 +222,14 @@ class _Actor:
         self._counted = counted
         self._log = log.bind(device=place.device.id)
         self._wanted: _Wanted | None = None
+        self._held: _Wanted | None = None  # the word that counts while nothing is ordered
         self._changed = asyncio.Event()
         self._failures = 0
+
+    @property
+    def was_told(self) -> bool:
+        """Whether anybody has said anything yet."""
+        return self._wanted is not None
 
     def want(self, wanted: _Wanted) -> None:
         before = self._wanted
@@ -210,12 +237,15 @@ class _Actor:
             if before.done is None and (before.command, before.value) == (wanted.command, wanted.value):
                 return  # the rule goes on wanting what it wanted
             before.end(None, f"{self._place.device.id}: {wanted.by} wants something else meanwhile")
+        if wanted.done is None:
+            self._held = wanted
         self._wanted = wanted
         self._changed.set()
 
     def drop(self, done: "asyncio.Future[float]") -> None:
         if self._wanted is not None and self._wanted.done is done:
-            self._wanted = None
+            self._wanted = self._held
+            self._changed.set()
 
     async def run(self) -> None:
         while True:
@@ -237,7 +267,11 @@ class _Actor:
             else:
                 if shown is not None:
                     self._note_done(wanted, shown)
-                    return CHECK_S if wanted.done is None else None
+                    if wanted.done is not None and self._wanted is wanted:
+                        if self._held is not None:
+                            self._held = _Wanted(wanted.command, wanted.value, wanted.by)
+                        self._wanted = self._held
+                    return CHECK_S if self._held is not None else None
                 self._note_failure(wanted, f"it does not show {wanted.command.read_back} {wanted.value:g}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):
@@ -251,8 +285,7 @@ class _Actor:
         shown = await self._look(command)
         if _shows(shown, wanted):
             return shown
-        raw = round((wanted.value - command.offset) / command.scale) & 0xFFFF
-        await self._bus.write(self._place, Write(command.function, command.register + self._base, raw))
+        await self._bus.write(self._place, Write(command.function, command.register + self._base, _word(wanted)))
         self._counted.add("edge_commands_written_total")
         self._log.info("written", command=command.name, value=wanted.value, was=shown, by=wanted.by)
         loop = asyncio.get_running_loop()
@@ -329,6 +362,11 @@ def _asked(place: Installed, name: str, value: float | None) -> tuple[Command, f
     if value is None or not low <= value <= high:
         raise ValueError(f"`{name}` takes a value from {low:g} to {high:g} {command.unit}")
     return command, value
+
+
+def _word(wanted: _Wanted) -> int:
+    raw = wanted.command.raw(wanted.value)
+    return raw + 0x10000 if raw < 0 else raw  # a profile has no command whose values do not fit its type
 
 
 def _shows(shown: float | None, wanted: _Wanted) -> bool:

@@ -158,7 +158,8 @@ def _profile_of(device: Device, profiles: Mapping[str, Profile]) -> Profile:
     if device.kind != profile.profile.kind:
         raise Refused(f"{place}: kind", f"is {device.kind}, but `{profile.id}` is a {profile.profile.kind}")
     if isinstance(device.wire, Modbus):
-        furthest = max(point.register + point.words for point in profile.point)
+        ends = [point.register + point.words for point in profile.point]
+        furthest = max(*ends, *(command.register + 1 for command in profile.command), 0)
         if not 0 <= device.wire.base <= 0x10000 - furthest:
             raise Refused(f"{place}: wire.base", f"lies between 0 and {0x10000 - furthest} for `{profile.id}`")
     for name in profile.install_names():

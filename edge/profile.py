@@ -12,6 +12,22 @@ from rules.declared import Refused, Source, decode, located, nearest
 from wire.files import declared_in, read
 
 INSTALL = "install."
+KINDS = (
+    "beacon",
+    "camera",
+    "door_contact",
+    "flow_meter",
+    "gas_detector",
+    "lamp_controller",
+    "level_sensor",
+    "manhole_cover",
+    "manhole_monitor",
+    "power_meter",
+    "rain_gauge",
+    "tilt_sensor",
+    "warning_board",
+    "weather_station",
+)
 # Only these may be told what to do: a lamp, a board or a beacon that is wrong misleads, a barrier or a pump harms.
 WRITABLE = ("lamp_controller", "warning_board", "beacon")
 _WORDS = {
@@ -19,6 +35,7 @@ _WORDS = {
     **dict.fromkeys(("u32", "s32", "f32", "bcd32"), 2),
     **dict.fromkeys(("u64", "s64", "f64"), 4),
 }
+_FITS = {"bit": (0, 1), "u16": (0, 0xFFFF), "s16": (-0x8000, 0x7FFF)}
 _TERMS = {
     "minus": (2, 2),
     "difference": (2, 2),
@@ -133,6 +150,7 @@ class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`{self.metric}`: a bit field lies within the 16 bits of its register")
         if self.scale == 0:
             raise ValueError(f"`{self.metric}`: `scale` is not 0")
+        _check_range(self.metric, self.range)
         if self.counter and not (self.type.startswith("u") and self.scale > 0 and self.offset == 0):
             raise ValueError(
                 f"`{self.metric}`: a counter is unsigned (u16, u32 or u64), with a scale above 0 and no offset"
@@ -142,6 +160,11 @@ class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def words(self) -> int:
         """How many addresses it takes."""
         return _WORDS[self.type]
+
+
+def _check_range(metric: str, within: tuple[float, float] | None) -> None:
+    if within is not None and not within[0] <= within[1]:
+        raise ValueError(f"`{metric}`: `range` is the least and the most, and {within[0]:g} is above {within[1]:g}")
 
 
 class Flags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,6 +226,14 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`{self.name}`: function 5 writes a bit, and nothing else does")
         if self.scale == 0 or not 0 <= self.register <= 0xFFFF:
             raise ValueError(f"`{self.name}`: `scale` is not 0, and `register` lies between 0 and 65535")
+        low, high = _FITS[self.type]
+        for value in self.range or (self.value or 0.0,):
+            if not (math.isfinite(value) and low <= self.raw(value) <= high):
+                raise ValueError(f"`{self.name}`: {value:g} does not fit a {self.type}")
+
+    def raw(self, value: float) -> int:
+        """Tell the number to write for a value."""
+        return round((value - self.offset) / self.scale)
 
 
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -232,6 +263,9 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     range: tuple[float, float] | None = None
     deadband: float = 0.0
     heartbeat_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        _check_range(self.metric, self.range)
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -329,7 +363,12 @@ def _check(profile: Profile, place: str) -> None:
         raise Refused(place, "a modbus profile has `[[point]]` tables, any other has `[[field]]` tables")
     if head.interval_s <= 0:
         raise Refused(f"{place}: profile.interval_s", "must be above 0")
+    if head.kind not in KINDS:
+        raise Refused(f"{place}: profile.kind", f"no kind `{head.kind}` is known to rules{nearest(head.kind, KINDS)}")
     for point in profile.point:
+        bits = point.width if point.type == "bit" else 16 * point.words
+        if not all(-(1 << (bits - 1)) <= raw < 1 << bits for raw in point.invalid):
+            raise Refused(f"{place}: {point.metric}.invalid", f"has a pattern that {bits} bits never show")
         if point.words > profile.limits.max_registers:
             why = (
                 f"has {point.words} words, and `max_registers` is {profile.limits.max_registers}: a value is never cut"

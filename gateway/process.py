@@ -27,7 +27,7 @@ from edge.sources import MqttSource
 from edge.watermark import Watermark
 from gateway.config import GatewayConfig, declared_of, load_config
 from gateway.health import Health, will
-from gateway.orders import Orders
+from gateway.orders import AT_ONCE, Orders
 from gateway.outbox import Outbox
 from gateway.timekeeping import synchronised
 from gateway.uplink import Uplink
@@ -68,10 +68,10 @@ async def run(config: GatewayConfig) -> None:
         outbox = await stack.enter_async_context(
             Outbox(Path(config.data), declared.table, clock, config.outbox, counted, lambda: synchronised(clock))
         )
-        await _restore(engine, outbox, counted)
+        if await _restore(engine, outbox, counted):
+            commands.begin(engine.standing())
         if (saved := await outbox.counters()) is not None:
             counters.restore(saved)
-        commands.begin(engine.standing())
         source.remember(await outbox.messages())
         # Entered only once what it feeds runs; a gateway without such devices needs none.
         session = Session(
@@ -117,7 +117,13 @@ async def run(config: GatewayConfig) -> None:
             sources = [tasks.create_task(bus.run(intake.put), name=f"bus {name}") for name, bus in buses.items()]
             if config.allow:
                 told = await stack.enter_async_context(
-                    Session(config.broker, f"{gateway}-orders", [command(gateway)], counted=counted)
+                    Session(
+                        config.broker,
+                        f"{gateway}-orders",
+                        [command(gateway)],
+                        receive_maximum=AT_ONCE,
+                        counted=counted,
+                    )
                 )
                 orders = Orders(gateway, commands, told, clock, counted)
                 sources += [
@@ -150,15 +156,18 @@ async def run(config: GatewayConfig) -> None:
     log.info("gateway stopped", gateway=gateway)
 
 
-async def _restore(engine: Engine, outbox: Outbox, counted: Counted) -> None:
+async def _restore(engine: Engine, outbox: Outbox, counted: Counted) -> bool:
+    """Give the engine what it saved last; whether there was anything of use."""
     state = await outbox.engine_state()
     if state is None:
-        return
+        return False
     try:
         engine.restore(state)
     except OtherState as error:
         counted.add("gateway_engine_fresh_starts_total")
         log.warning("the engine starts fresh", why=str(error))
+        return False
+    return True
 
 
 def _stop_signal() -> asyncio.Event:

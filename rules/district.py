@@ -56,14 +56,14 @@ class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Modbus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="modbus", tag_field="by"):
-    """A device on a bus, with its unit id (1 to 247).
+    """A device on a bus, with its unit id: 1 to 247 on a line, mostly 1, 0 or 255 where a device has its own endpoint.
 
     Where one unit serves many devices, as a DALI gateway does, the registers of this one are its profile's, ``base``
     further on.
     """
 
     bus: str
-    unit: int
+    unit: Annotated[int, msgspec.Meta(ge=0, le=255)]
     base: int = 0
 
 
@@ -179,6 +179,7 @@ def _check(district: District, place: str) -> None:
         "bus": {bus.id for bus in district.bus},
     }
     seen: set[str] = set()
+    registers: dict[tuple[str, int, int], str] = {}
 
     def check(what: str, name: str, at: str) -> None:
         if name not in known[what]:
@@ -194,4 +195,9 @@ def _check(district: District, place: str) -> None:
         check("site", device.site, f"{at}: site")
         if isinstance(device.wire, Modbus):
             check("bus", device.wire.bus, f"{at}: wire.bus")
+            other = registers.setdefault((device.wire.bus, device.wire.unit, device.wire.base), device.id)
+            if other != device.id:
+                raise Refused(f"{at}: wire", f"is unit {device.wire.unit} of {device.wire.bus}, and so is {other}")
+        if isinstance(device.wire, Chirpstack) and device.wire.dev_eui != device.wire.dev_eui.lower():
+            raise Refused(f"{at}: wire.dev_eui", "stands in lower case in ChirpStack's topics; write it so")
         seen.add(device.id)

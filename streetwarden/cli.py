@@ -116,7 +116,7 @@ def order(
     value: Annotated[float | None, typer.Argument(help="where the command takes one")] = None,
     within: Annotated[float, typer.Option(help="wall seconds to wait for the answer", min=1)] = 60.0,
 ) -> None:
-    """Have a gateway switch or dim a lamp, and see that it did; the gateway's owner must have allowed it."""
+    """Have a gateway switch a lamp, a board or a beacon, and see that it did; its owner must have allowed it."""
     from streetwarden import ordering
 
     raise typer.Exit(_run(ordering.order(configuration, gateway, device, command, value, within)))

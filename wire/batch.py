@@ -109,7 +109,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What the centre asks a gateway to do with one of its devices; it is not begun after ``until`` (UTC ns).
+    """What the centre asks a gateway to do with one of its devices, until ``until`` (UTC ns) and no longer.
 
     ``id`` names it in the answer. ``value`` is in the unit of the profile's command, None where that has a fixed one.
     """

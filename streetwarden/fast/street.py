@@ -170,12 +170,12 @@ class _Profiled:
         return _Readings(first, np.concatenate(ats), value, quality)
 
     def _failed(self, each: _Polled, due: Times, good: NDArray[np.bool_]) -> Times:
-        """When a device that does not answer is told as such: as ``edge.poller`` does, from the second failure on."""
+        """When a device that does not answer is told as such: as ``edge.poller`` does."""
         told: list[int] = []
         for at, ok in zip(due.tolist(), good.tolist(), strict=True):
             each.failures = 0 if ok else each.failures + 1
-            down = each.failures == DOWN_AFTER
-            if down or (each.failures > DOWN_AFTER and at - each.told_at >= TELL_EVERY_S * NANOSECONDS):
+            news = 0 < each.failures <= DOWN_AFTER
+            if news or (each.failures > DOWN_AFTER and at - each.told_at >= TELL_EVERY_S * NANOSECONDS):
                 each.told_at = at
                 told.append(at)
         return np.array(told, np.int64)

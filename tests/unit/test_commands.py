@@ -244,6 +244,66 @@ def test_an_order_that_cannot_be_carried_out_ends_and_is_not_written_later(monke
     _play(scene)
 
 
+def test_an_order_that_fails_leaves_a_board_to_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_module, "RETRY_S", 0.005)
+    monkeypatch.setattr(commands_module, "CHECK_S", 0.01)
+
+    async def scene(commands: Commands, line: Line) -> None:
+        line.shown["board"] = 3
+        commands.begin([])
+        await line.until(lambda: line.shown["board"] == 0)
+        line.dead.add("board")
+        with pytest.raises(NotDone, match="within"):
+            await commands.order("board", "show", 1.0, within_s=0.05)
+        line.shown["board"] = 2  # and somebody else has set it meanwhile
+        line.dead.clear()
+        await line.until(lambda: line.shown["board"] == 0)
+        commands.follow([_step(Phase.UPDATED, "severe")])
+        await line.until(lambda: line.shown["board"] == 3)
+
+    _play(scene, BOARD)
+
+
+def test_a_standing_rule_has_the_say_and_the_centre_has_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_module, "CHECK_S", 0.01)
+
+    async def scene(commands: Commands, line: Line) -> None:
+        commands.begin([(WATER, "close", "gauge")])
+        await line.until(lambda: line.shown["board"] == 2)
+        with pytest.raises(NotAllowed, match="has the say"):
+            await commands.order("board", "show", 0.0)
+        commands.follow([_step(Phase.CLEARED, "close")])
+        await line.until(lambda: line.values("board") == [2, 0])
+        assert await commands.order("board", "show", 1.0) == 1.0
+        line.shown["board"] = 0
+        await line.until(lambda: line.shown["board"] == 1)  # the last word is held
+        commands.follow([_step(Phase.RAISED, "severe")])
+        await line.until(lambda: line.shown["board"] == 3)
+
+    _play(scene, BOARD)
+
+
+def test_a_new_box_looks_around_before_it_clears_a_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_module, "LOOK_AROUND_S", 0.05)
+
+    async def scene(commands: Commands, line: Line) -> None:
+        line.shown.update(board=2, beacon=1)
+        commands.follow([_step(Phase.RAISED, "severe")])
+        await line.until(lambda: line.shown["board"] == 3)
+        await asyncio.sleep(0.1)
+        assert line.shown == {"board": 3, "beacon": 1, "lamp": 0}
+        assert line.values("board") == [3], "and never cleared in between"
+
+    _play(scene, BOARD, BEACON)
+
+    async def dry(commands: Commands, line: Line) -> None:
+        line.shown["board"] = 2
+        assert line.written == []
+        await line.until(lambda: line.values("board") == [0])
+
+    _play(dry, BOARD)
+
+
 def test_the_last_order_counts() -> None:
     async def scene(commands: Commands, line: Line) -> None:
         line.dead.add("lamp")
