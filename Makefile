@@ -81,7 +81,7 @@ fuzz: .venv/dev.stamp  # ARGS="--only chirpstack --seed 2"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 faults-long: .venv/dev.stamp
-	@STREETWARDEN_FAULT_SLOTS=600 $(BIN)/python -m pytest tests/integration/test_faults.py --timeout 3600 $(ARGS)
+	@STREETWARDEN_FAULT_SLOTS=600 $(BIN)/python -m pytest tests/integration/test_faults.py --timeout 7200 $(ARGS)
 
 # The long forms of what CI runs over a seed or two.
 storm-long kill-long: %-long: .venv/dev.stamp

@@ -7,6 +7,7 @@ do not arrive is found. A real Mosquitto stands between; this process receives, 
 ``python -m gateway.process`` with the shipped catalog: it polls, decodes, judges, keeps on the disk, and sends. Told
 are user and system time of the gateway's process over wall time, its resident memory, the time from its start to its
 first sample here, and the polls whose samples are missing. Then the interval is cut until a core is full.
+Ends with 1 when ours is beyond a limit, or a poll at 1 Hz is missing.
 
 Peers on the same load, where they are installed: thingsboard-gateway (``--thingsboard``: its virtual environment) and
 Node-RED with node-red-contrib-modbus (``--node-red``: the folder with both in ``node_modules``). They judge nothing and
@@ -18,6 +19,7 @@ import asyncio
 import multiprocessing
 import os
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -182,7 +184,9 @@ def resident_mib(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
-async def compare(subjects: Sequence[Subject], devices: int, seconds: float) -> None:
+async def compare(subjects: Sequence[Subject], devices: int, seconds: float) -> bool:
+    """Measure one after the other; whether ours is within its limits."""
+    within = True
     for subject in subjects:
         one = await measure(subject, devices, 1.0, seconds)
         print(
@@ -195,6 +199,12 @@ async def compare(subjects: Sequence[Subject], devices: int, seconds: float) -> 
                 f"  ratios to the limits: core {one.share / CPU_LIMIT:.2f} of {CPU_LIMIT}, "
                 f"memory {one.resident_mib / RESIDENT_LIMIT_MIB:.2f} of {RESIDENT_LIMIT_MIB:.0f} MiB, "
                 f"start {one.first_s / FIRST_LIMIT_S:.2f} of {FIRST_LIMIT_S:.0f} s"
+            )
+            within = (
+                one.share <= CPU_LIMIT
+                and one.resident_mib <= RESIDENT_LIMIT_MIB
+                and one.first_s <= FIRST_LIMIT_S
+                and not one.missing
             )
         most, most_of_core = one.rate, one.rate / one.share
         for interval_s in INTERVALS_S:
@@ -209,6 +219,7 @@ async def compare(subjects: Sequence[Subject], devices: int, seconds: float) -> 
             if more.share > FULL or not faster:
                 break
         print(f"  most seen: {most:,.0f} samples/s; {most_of_core:,.0f} a CPU second, what a whole core would do")
+    return within
 
 
 def main() -> None:
@@ -226,7 +237,8 @@ def main() -> None:
         subjects.append(ThingsBoard(options.thingsboard.resolve()))
     if options.node_red:
         subjects.append(NodeRed(options.node_red.resolve()))
-    uvloop.run(compare(subjects, options.devices, options.seconds))
+    if not uvloop.run(compare(subjects, options.devices, options.seconds)):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class Agent:
 
 
 def known_most(origin: str) -> int:
-    """Tell how many stamps of an origin are known, those that were taken last."""
+    """Tell how many messages of an origin are known, those that were taken last."""
     return HISTORY_KNOWN if origin.endswith(HISTORY) else MESSAGES_KNOWN
 
 

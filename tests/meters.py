@@ -34,6 +34,7 @@ class Meters:
         self.counted = Counted()
         self._places = places(points, devices)
         self.counters = Counters(self._places, self.counted)
+        self.judged: list[int] = []  # the first point's quality in the last readings
 
     def advance(self, *readings: tuple[str, Sequence[float], Quality]) -> list[list[float]]:
         value = np.array([shown for _, shown, _ in readings], float)
@@ -42,6 +43,7 @@ class Meters:
         profile = self._places[0].profile
         totals = self.counters.advance(profile, [device for device, _, _ in readings], value, quality)
         np.testing.assert_array_equal(value, before)
+        self.judged = quality[:, 0].tolist()
         told: Any = totals.tolist()
         return list(told)
 

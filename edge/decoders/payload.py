@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from edge.agent import HISTORY, HISTORY_KNOWN
+from edge.decoders.told import NO_VALUE, number
 from edge.hearing import AHEAD, UNSET, Heard, Said, Unsaid
 from edge.installed import Installed
 from edge.profile import Field, History, Profile, TimeAs
@@ -13,9 +14,7 @@ from wire.batch import Malformed
 from wire.clock import from_iso, iso
 
 NOT_TOLD = math.nan
-NO_NUMBER = math.inf  # told to be none: decoded as bad
 HISTORY_MOST = HISTORY_KNOWN // 2  # entries in one message: so many are still known when the next one tells them again
-_WORDS = {"true": 1.0, "false": 0.0}
 _MICROSECONDS = {"s": 1e6, "ms": 1e3}
 
 
@@ -42,32 +41,49 @@ class Numbers:
         self._fields = [(field.path.split("."), field) for field in profile.field]
         self._history = profile.history
 
-    def of(self, message: object) -> tuple[float, ...]:
-        """Read the numbers in the order of ``profile.field``, NaN where none is; ``Malformed`` names a wrong one."""
-        return tuple([self._number(message, steps, field) for steps, field in self._fields])
+    def of(self, message: object) -> tuple[tuple[float, ...], list[Malformed]]:
+        """Read the numbers in the order of ``profile.field``, NaN where none is, and say what cannot be read.
 
-    def one(self, message: object, number: int) -> float:
-        """Read the field that is the ``number``-th of the profile."""
-        return self._number(message, *self._fields[number])
+        That is told and has no value; the other fields stand. ``Malformed`` when nothing else is told.
+        """
+        values: list[float] = []
+        wrong: list[Malformed] = []
+        told = 0
+        for steps, field in self._fields:
+            try:
+                value = self._number(message, steps, field)
+                told += not math.isnan(value)
+            except Malformed as error:
+                wrong.append(error)
+                value = NO_VALUE
+            values.append(value)
+        if wrong and not told:
+            raise wrong[0]
+        return tuple(values), wrong
+
+    def one(self, message: object, column: int) -> float:
+        """Read the field that is the ``column``-th of the profile; ``Malformed`` when it is no number."""
+        return self._number(message, *self._fields[column])
 
     def said(self, place: Installed, message: object, taken_at: int | None, now: int) -> list[Heard]:
         """Say what an object tells that came at ``now``: its history first, in order, then the present.
 
-        An entry of the history that is not older than the present, or cannot be read, has its reason instead.
-        ``Malformed`` when nothing is told at all.
+        The reasons of what cannot be read of the present stand before it. An entry of the history that is not older
+        than the present, or cannot be read, has its reason instead. ``Malformed`` when nothing is told at all.
         """
-        values = self.of(message)
+        values, wrong = self.of(message)
+        unread = [Unsaid(why, place.device.id) for why in wrong]
         told = not all(map(math.isnan, values))
         history = self._history
         if history is None:
             if told:
-                return [Said(place, taken_at, values)]
+                return [*unread, Said(place, taken_at, values)]
             raise self._nothing()
         origin = place.device.id + HISTORY
         present = taken_at if taken_at is not None and UNSET <= taken_at <= now + AHEAD else now
         heard = sorted(self._entries(history, place, message, present, origin), key=_when)
         if told:
-            heard.append(Said(place, taken_at, values, origin=origin))
+            heard += (*unread, Said(place, taken_at, values, origin=origin))
         elif not heard:
             raise self._nothing()
         return heard
@@ -90,14 +106,15 @@ class Numbers:
         for entry in entries:
             try:
                 at = instant(find(entry, history.time), time, history.time_as)
-                values = self.of(entry)
+                values, wrong = self.of(entry)
             except Malformed as error:
                 yield Unsaid(error, place.device.id)
                 continue
             if at == present or all(map(math.isnan, values)):
                 continue  # the present is told by the message itself
             if UNSET <= at < present:
-                yield Said(place, at, values, origin=origin)
+                yield from (Unsaid(why, place.device.id) for why in wrong)
+                yield Said(place, at, values, origin=origin, is_history=True)
             else:  # nobody knows when that was: as history it is worth nothing
                 why = Malformed(f"`{time}` is {iso(at)}: older than any such device, or not history yet")
                 yield Unsaid(why, place.device.id)
@@ -106,29 +123,13 @@ class Numbers:
         found = message
         for step in steps:
             found = found.get(step) if isinstance(found, dict) else None
-        if found.__class__ is float or found.__class__ is int or found.__class__ is bool:
-            return _float(found, field, self._within)
         if found is None:
             return NOT_TOLD if field.absent is None else field.absent
-        if isinstance(found, str):
-            word = field.words.get(found)
-            if word is None:
-                word = _WORDS.get(found.lower())
-            return _float(found if word is None else word, field, self._within)
-        raise Malformed(f"`{self._within}{field.path}` is {found!r:.60}, not a number")
+        return number(found, field, self._within)
 
 
 def _when(heard: Heard) -> int:
     return heard.taken_at or 0 if isinstance(heard, Said) else 0
-
-
-def _float(found: object, field: Field, within: str) -> float:
-    try:
-        number = float(found)  # type: ignore[arg-type]  # a number or a text
-    except (ValueError, OverflowError):
-        known = f"; `words` has {', '.join(sorted(field.words))}" if field.words else ""
-        raise Malformed(f"`{within}{field.path}` is {found!r:.60}, not a number{known}") from None
-    return NO_NUMBER if math.isnan(number) else number
 
 
 def instant(found: object, path: str, written: TimeAs = "iso") -> int:

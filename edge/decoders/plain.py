@@ -4,12 +4,13 @@ The stamp is what ``message.time`` points at, by the device's own clock or whoev
 time of receipt, and then only ``message.id`` can tell that a message comes twice.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from edge.agent import HISTORY, known_most
 from edge.decoders.dialect import Dialect, alone
 from edge.decoders.payload import Numbers, find, instant, parse
-from edge.decoders.told import origin_of
-from edge.hearing import Heard, Strange, Unsaid
+from edge.hearing import Heard, Said, Strange, Unsaid
 from edge.installed import Installed
 from rules.declared import Refused
 from rules.district import Device, PlainJson
@@ -47,7 +48,16 @@ class Named:
             return tuple(self._object(message, now))
         if len(message) > OBJECTS_MOST:
             raise Malformed(f"a list of {len(message)} objects, and at most {OBJECTS_MOST} are taken")
-        return tuple(each for one in message for each in self._object(one, now))
+        heard = [each for one in message for each in self._object(one, now)]
+        # Were more readings to come again than are known, the first of them would be taken for new.
+        told = Counter(_known_by(each) for each in heard)
+        for origin, many in told.items():
+            if origin and many > known_most(origin):
+                device, most = origin.removesuffix(HISTORY), known_most(origin)
+                heard = [each for each in heard if _known_by(each) != origin]
+                why = f"a list of {many} readings of {device}, and at most {most} are taken: send them in several"
+                heard.append(Unsaid(Malformed(why), device))
+        return tuple(heard)
 
     def _object(self, message: object, now: int) -> Iterator[Heard]:
         place: Installed | None = None
@@ -78,13 +88,10 @@ class Named:
     def _said(self, place: Installed, message: object, now: int) -> Iterator[Heard]:
         how = place.profile.message
         taken_at = instant(find(message, how.time), how.time, how.time_as) if how.time else None
+        id_ = _name(find(message, how.id)) if how.id else ""
         for each in self._numbers[place.profile.id].said(place, message, taken_at, now):
-            if isinstance(each, Unsaid) or each.origin or each.values is None:
-                yield each  # what has a history is known by its times alone: each comes again in it
-            else:
-                # Two messages of one instant may tell different quantities, as an alarm beside a heartbeat.
-                id_ = _name(find(message, how.id)) if how.id else ""
-                yield each._replace(origin=origin_of(place, each.values), id=id_)
+            # What has a history is known by its times: each comes again in it.
+            yield each._replace(id=id_) if isinstance(each, Said) and not each.origin else each
 
 
 class PlainDialect(Dialect):
@@ -114,6 +121,13 @@ class PlainDialect(Dialect):
         if named is None:
             raise Strange("no device of the district has this topic")
         return named.heard(payload, now) or None
+
+
+def _known_by(heard: Heard) -> str:
+    """Name the origin that a repeat is known within; empty when none can be."""
+    if isinstance(heard, Unsaid) or (heard.taken_at is None and not heard.id):
+        return ""
+    return heard.origin or heard.place.device.id
 
 
 def _name(found: object) -> str:

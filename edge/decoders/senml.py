@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from edge.agent import HISTORY
 from edge.decoders.dialect import Dialect, Strange
 from edge.decoders.payload import NOT_TOLD
-from edge.decoders.told import columns_of, number, origin_of
+from edge.decoders.told import NO_VALUE, columns_of, number, origin_of
 from edge.hearing import Heard, Said, Unsaid
 from edge.installed import Installed
 from edge.profile import Profile
@@ -25,7 +25,10 @@ def decode(profile: Profile, base: str, payload: bytes, now: int) -> list[tuple[
     Only records whose names are ``base`` and the path of a field are read; NaN is what was not told. ``Malformed``
     names the record that is wrong, or whose value or unit cannot be the field's.
     """
-    return _instants(profile, columns_of(profile, base), resolve(payload, now))
+    instants, wrong = _instants(profile, columns_of(profile, base), resolve(payload, now))
+    if wrong:
+        raise wrong[0]
+    return instants
 
 
 class SenmlDialect(Dialect):
@@ -52,27 +55,33 @@ class SenmlDialect(Dialect):
         heard: list[Heard] = []
         records = resolve(payload, now)
         for place, columns in self._places[topic]:
-            try:
-                instants = _instants(place.profile, columns, records)
-            except Malformed as error:  # the others on this topic are none the worse for it
-                heard.append(Unsaid(error, place.device.id))
-                continue
-            again = HISTORY if len(instants) > 1 else ""  # a device that tells of the past tells most of it again
-            heard += (Said(place, at, values, origin=origin_of(place, values) + again) for at, values in instants)
+            instants, wrong = _instants(place.profile, columns, records)
+            heard += (Unsaid(why, place.device.id) for why in wrong)
+            many = len(instants) > 1  # a device that tells of the past tells most of it again
+            origins = [origin_of(place, values) + HISTORY if many else "" for _, values in instants]
+            heard += (Said(place, *one, origin=origin) for one, origin in zip(instants, origins, strict=True))
         return heard
 
 
 def _instants(
     profile: Profile, columns: Mapping[str, Sequence[int]], records: Iterable[Record]
-) -> list[tuple[int, tuple[float, ...]]]:
+) -> tuple[list[tuple[int, tuple[float, ...]]], list[Malformed]]:
+    """Gather what was told at each instant, and say what cannot be read: it has no value, and the others stand."""
     told: dict[int, list[float]] = {}
+    read: set[int] = set()  # instants
+    wrong: list[Malformed] = []
     for record in records:
         if record.value is None:
             continue
         for column in columns.get(record.name, ()):
             field = profile.field[column]
-            value = number(record.value, field)
-            if isinstance(record.value, float):  # a base unit may stand before true and false, and means nothing there
-                value = convert(value, record.unit, field.unit)
+            try:
+                value = number(record.value, field)
+                if isinstance(record.value, float):  # a base unit may stand before true and false: it means nothing
+                    value = convert(value, record.unit, field.unit)
+                read.add(record.at)
+            except Malformed as error:
+                wrong.append(error)
+                value = NO_VALUE
             told.setdefault(record.at, [NOT_TOLD] * len(profile.field))[column] = value
-    return [(taken_at, tuple(values)) for taken_at, values in told.items()]
+    return [(taken_at, tuple(values)) for taken_at, values in told.items() if taken_at in read], wrong

@@ -1,4 +1,4 @@
-"""What messages that tell quantities one by one, each by its name, have in common: SenML and Sparkplug."""
+"""What messages tell of a profile's fields: where each stands, and the number that it is."""
 
 from collections.abc import Sequence
 from math import inf, isnan
@@ -19,14 +19,17 @@ def columns_of(profile: Profile, base: str = "") -> dict[str, list[int]]:
     return columns
 
 
-def number(value: float | bool | str | bytes, field: Field) -> float:
-    """Read what a field was told as a number; ``Malformed`` when it is none. NaN is told, and has no value."""
+def number(value: object, field: Field, within: str = "") -> float:
+    """Read what a field was told as a number; ``Malformed`` when it is none. NaN is told, and has no value.
+
+    ``within`` is where the field's path begins, for the message.
+    """
     word = field.words.get(value, _WORDS.get(value.lower())) if isinstance(value, str) else None
     try:
-        found = float(value if word is None else word)
-    except (ValueError, OverflowError) as error:
+        found = float(value if word is None else word)  # type: ignore[arg-type]  # what it cannot take, it refuses
+    except (TypeError, ValueError, OverflowError):
         known = f"; `words` has {', '.join(sorted(field.words))}" if field.words else ""
-        raise Malformed(f"`{field.path}` is {value!r:.60}, not a number{known}") from error
+        raise Malformed(f"`{within}{field.path}` is {value!r:.60}, not a number{known}") from None
     return NO_VALUE if isnan(found) else found
 
 

@@ -16,7 +16,7 @@ starts.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 import uvicorn
@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from edge.drivers.platforms import Door, Push, Unauthorised, doors
 from edge.hearing import Hearing
@@ -39,6 +40,7 @@ ANSWER_S = 4.0  # OneNET waits five
 RETRY_AFTER_S = 5
 WAITING_MOST = 64  # messages that wait for room
 CONNECTIONS_MOST = 256  # at once, those that only wait included
+HEADER_S = 10.0  # for a request's header; else a few silent connections would keep everybody out
 STOP_S = 1  # for answers under way
 
 log = structlog.get_logger(__name__)
@@ -75,6 +77,7 @@ class PushServer:
         self._server = _Server(
             uvicorn.Config(
                 self.app,
+                http=_impatient(self._idle),
                 lifespan="off",
                 log_config=None,
                 access_log=False,  # addresses may hold a secret
@@ -174,6 +177,9 @@ class PushServer:
         response.headers["retry-after"] = str(RETRY_AFTER_S)
         return response
 
+    def _idle(self) -> None:
+        self._hearing.note("push_idle_connections", "push", f"no request's header within {HEADER_S:g} s")
+
     async def _failed(self, request: Request, error: Exception) -> Response:
         """Answer what is our own fault: the supervisor of a request."""
         self._counted.add("edge_failed_pushes_total")
@@ -187,6 +193,39 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _impatient(idle: Callable[[], None]) -> type[H11Protocol]:
+    """Make connections that are cut, and told to ``idle``, ``HEADER_S`` after they began or the last answer."""
+
+    class Impatient(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+            super().connection_made(transport)
+            self._await_header()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._await_header()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            super().connection_lost(exc)
+
+        def _await_header(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self.loop.call_later(HEADER_S, self._overdue)
+
+        def _overdue(self) -> None:
+            cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+            if cycle is None or cycle.response_complete:
+                idle()
+                self.transport.abort()  # who is silent answers no goodbye of TLS either
+
+    return Impatient
 
 
 async def _body(request: Request) -> bytes | None:

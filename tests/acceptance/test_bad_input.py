@@ -305,7 +305,7 @@ CASES = [
     # Devices on a bus: one wrong answer each.
     modbus("exception 02", "edge_poll_exception_02_total", lambda asked: exception(asked, 2),
            "no such address", "unit 1 function 3 addresses 52 to 52"),
-    modbus("fewer registers", "edge_poll_misfit_total", lambda asked: reply(asked, b"\x0b"), "2 bytes wanted"),
+    modbus("fewer registers", "edge_poll_misfit_total", lambda asked: reply(asked, b"\x0b"), "4 bytes wanted"),
     modbus("another unit's answer", "edge_poll_misfit_total", lambda asked: reply(asked, unit=9), "got unit 9"),
     modbus("garbage on the bus", "edge_poll_garbled_total", lambda _: b"\xff" * 40, "not a Modbus header"),
 ]  # fmt: skip

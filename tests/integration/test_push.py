@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edge.drivers.push import BODY_S
+from edge.drivers.push import BODY_S, HEADER_S
 from gateway.config import load_config
 from rules.declared import Refused
 from tests.servers import Server, free_port
@@ -54,6 +54,8 @@ install = { background_tilt_deg = 0.0 }
 """
 PLATFORM = '[push.platforms.ctwing]\nhow = "query"\nsecret_env = "CTWING_TOKEN"\n'
 TLS = 'certificate = "push.crt"\nkey = "push.key"\n'
+EVERYWHERE = f'host = "0.0.0.0"\n{TLS}{PLATFORM}'
+LOOPBACK = f'host = "127.0.0.1"\n{PLATFORM}'
 
 
 class Centre:
@@ -73,7 +75,7 @@ class Centre:
         files = ["-keyout", str(self.folder / "push.key"), "-out", str(self.folder / "push.crt")]
         subprocess.run([*asked, *files], check=True, capture_output=True)
 
-    def configured(self, tick_s: float = 0.05, push: str = f'host = "0.0.0.0"\n{TLS}{PLATFORM}') -> Path:
+    def configured(self, tick_s: float = 0.05, push: str = EVERYWHERE) -> Path:
         file = self.folder / "gateway.toml"
         broker = f'broker = {{ host = "127.0.0.1", port = {free_port()} }}'
         head = f'gateway = "gw-centre"\ndistrict = "district.toml"\ndata = "data"\ntick_s = {tick_s}\n{broker}\n'
@@ -81,11 +83,11 @@ class Centre:
         return file
 
     @contextlib.contextmanager
-    def running(self, tick_s: float = 0.05) -> Iterator[Server]:
+    def running(self, tick_s: float = 0.05, push: str = EVERYWHERE) -> Iterator[Server]:
         log = self.folder / "gateway.log"
         log.unlink(missing_ok=True)
         command = ["/usr/bin/env", f"PYTHONPATH={ROOT}", f"CTWING_TOKEN={TOKEN}", sys.executable, "-m"]
-        command += ["gateway.process", str(self.configured(tick_s))]
+        command += ["gateway.process", str(self.configured(tick_s, push))]
         ready = lambda _: "push listens" in log.read_text()  # noqa: E731 - it is one
         with Server("gateway", command, self.port, self.folder, ready) as server:
             yield server
@@ -206,6 +208,26 @@ def test_it_stops_in_bounded_time_and_what_was_under_way_is_answered_or_cut(cent
 
     with centre.running() as server:
         assert asyncio.run(scenario(server)) < BODY_S - 2.0  # so it did not wait for the other half
+
+
+def test_silent_connections_keep_a_push_out_for_no_longer_than_their_deadline(centre: Centre) -> None:
+    async def scenario() -> float:
+        silent = [await asyncio.open_connection("127.0.0.1", centre.port) for _ in range(300)]
+        began = time.monotonic()
+        async with centre.platform() as platform:
+            url = centre.url.replace("https", "http")
+            assert (await platform.post(url, json=message(1, 1.0))).status_code == 503
+            async with asyncio.timeout(HEADER_S + 30.0):
+                await asyncio.gather(*(reader.read() for reader, _ in silent), return_exceptions=True)
+            took = time.monotonic() - began
+            assert (await platform.post(url, json=message(1, 1.0))).status_code == 200
+        for _, writer in silent:
+            writer.transport.abort()
+        return took
+
+    with centre.running(push=LOOPBACK) as server:
+        assert asyncio.run(scenario()) < HEADER_S + 10.0
+        assert "edge_push_idle_connections_total" in server.output()
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,41 @@ def test_a_register_goes_on_from_its_end() -> None:
     assert meters.counted["edge_counter_wraps_total"] == 1
 
 
-@pytest.mark.parametrize(("before", "after"), [(100.0, 3.0), (6550.0, 700.0), (5800.0, 3.0)])
-def test_any_other_fall_is_a_restart(before: float, after: float) -> None:
+@pytest.mark.parametrize(("before", "after"), [(100.0, 3.0), (6550.0, 700.0), (5800.0, 3.0), (100.0, 0.0)])
+def test_any_other_fall_to_less_than_half_is_a_restart_once_it_is_confirmed(before: float, after: float) -> None:
     meters = Meters([RAIN])
-    assert meters.shows(before, after, after + 1.0) == [before, before + after, before + (after + 1.0)]
-    assert meters.counted.snapshot() == {"edge_counter_restarts_total": 1}
+    assert meters.shows(before, after) == [before, 0.0]
+    assert meters.judged == [Quality.GOOD, Quality.BAD_RANGE]
+    assert not meters.counters.changed
+    assert meters.shows(after, after + 1.0) == [before + after, before + (after + 1.0)]
+    assert meters.judged == [Quality.GOOD, Quality.GOOD]
+    assert meters.counted.snapshot() == {"edge_counter_restarts_total": 1, "edge_counter_wrong_readings_total": 1}
+
+
+@pytest.mark.parametrize(
+    "glitches", [[0.0], [4999.0], [2501.0], [4999.0, 4998.0, 4999.0], [0.0, 4999.0], [0.0, 4999.0, 0.0]]
+)
+def test_a_glitch_loses_nothing_and_counts_nothing(glitches: list[float]) -> None:
+    meters = Meters([RAIN])
+    assert meters.shows(5000.0, *glitches, 5001.0) == [5000.0, *(0.0 for _ in glitches), 5001.0]
+    assert meters.judged == [Quality.GOOD, *(Quality.BAD_RANGE for _ in glitches), Quality.GOOD]
+    assert meters.counted.snapshot() == {"edge_counter_wrong_readings_total": len(glitches)}
+    assert not meters.counters.changed
+
+
+def test_a_register_that_may_have_ended_while_the_box_was_down_goes_on_from_its_end() -> None:
+    meters, after = Meters([RAIN]), Meters([RAIN])
+    meters.shows(4000.0)
+    after.counters.restore(meters.counters.save())
+    assert after.shows(3.0, 4.0, 4.0) == pytest.approx([6556.6, 6557.6, 6557.6])
+    assert after.counted.snapshot() == {"edge_counter_wraps_total": 1}
+
+
+def test_a_doubt_outlives_a_restart_of_the_box() -> None:
+    meters, after = Meters([RAIN]), Meters([RAIN])
+    meters.shows(100.0, 0.0)
+    after.counters.restore(meters.counters.save())
+    assert after.shows(1.0) == [101.0]
 
 
 def test_a_read_that_clears_adds_what_it_shows() -> None:
@@ -53,10 +83,11 @@ def test_what_is_bad_or_was_not_told_counts_nothing_and_stays_as_it_is(point: Re
 def test_other_points_of_the_profile_are_left_alone() -> None:
     plain = Register("power", "W", 4, 0, "u16")
     meters = Meters([plain, ENERGY])
-    assert meters.advance(("a", [60.0, 500.0], Quality.GOOD), ("a", [10.0, 200.0], Quality.GOOD)) == [
+    assert meters.advance(("a", [60.0, 500.0], Quality.GOOD), ("a", [10.0, 0.0], Quality.GOOD)) == [
         [60.0, 500.0],
-        [10.0, 700.0],
+        [10.0, 0.0],
     ]
+    assert meters.advance(("a", [9.0, 200.0], Quality.GOOD)) == [[9.0, 700.0]]
 
 
 def test_a_register_whose_scale_stands_elsewhere_ends_where_that_says() -> None:
@@ -75,7 +106,7 @@ def test_counting_goes_on_after_a_restart_of_the_box() -> None:
     assert not meters.counters.changed
     after.counters.restore(saved)
     assert after.shows(4.0) == pytest.approx([6557.6])
-    assert after.shows(2.0, device="b") == [19.0]
+    assert after.shows(2.0, 2.0, device="b") == [0.0, 19.0]
 
 
 def test_what_is_not_there_any_more_is_dropped_and_what_is_declared_otherwise_begins_anew() -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from edge import agent
+from edge import agent, hearing
 from edge.agent import HISTORY_KNOWN, MESSAGES_KNOWN, Agent, Tick
 from edge.decoders.chirpstack import ChirpstackDialect
 from edge.decoders.payload import HISTORY_MOST
@@ -254,8 +254,94 @@ def test_without_a_time_a_message_is_of_its_receipt_and_only_an_id_tells_a_repea
 def test_two_messages_of_one_instant_that_tell_different_things_are_no_repeats() -> None:
     gateway = Gateway(place(PlainJson("t")))
     assert gateway.told("t", {"time": ago(9), "level": 1.0}) == [("d", 9, {"level": 1.0})]
-    assert gateway.told("t", {"time": ago(9), "battery": 50}) == [("d", 9, {"battery": 50})]
+    (reading,) = gateway.take("t", {"time": ago(9), "battery": 50})
+    assert (reading.taken_at, told(reading)[2]) == (NOW - 9 * NANOSECONDS + 1000, {"battery": 50})
     assert gateway.told("t", {"time": ago(9), "battery": 50}) == [("d", 9, {})]
+
+
+ALARM = (*LEVEL, Field("alarm", "1", "alarm"))
+
+
+def alarms(wire: Wire) -> tuple[Profile, str, list[object]]:
+    """A profile, its topic, and messages of one second: no alarm, an alarm, none and so much battery."""
+    seconds = NOW // NANOSECONDS - 9
+    told: list[dict[str, object]] = [{"alarm": False}, {"alarm": True}, {"alarm": False, "battery": 50}]
+    match wire:
+        case Chirpstack():
+            return profile("lorawan", ALARM), LORA_TOPIC, [{"time": ago(9), "object": each} for each in told]
+        case Senml():
+            packs: list[object] = [[{"n": n, "v": float(v), "bt": seconds} for n, v in each.items()] for each in told]  # type: ignore[arg-type]
+            return Profile(profile("json").profile, field=ALARM), "t", packs
+    return profile("json", ALARM, Message(time="time")), "t", [{"time": ago(9), **each} for each in told]
+
+
+@pytest.mark.parametrize("wire", [Chirpstack("app", "24e124136b000042"), PlainJson("t"), Senml("t", "")])
+def test_an_alarm_that_changes_within_a_second_is_heard_each_time_and_repeats_of_it_are_not(wire: Wire) -> None:
+    of, topic, messages = alarms(wire)
+    gateway = Gateway(place(wire, of))
+    readings = [reading for message in messages for reading in gateway.take(topic, message)]
+    assert [told(reading)[2]["alarm"] for reading in readings] == [0.0, 1.0, 0.0]
+    at = NOW - 9 * NANOSECONDS
+    assert [reading.taken_at for reading in readings] == [at, at + 1000, at + 2000]  # stored, and judged, in order
+    again = Gateway(place(wire, of))
+    again.source.remember([reading.message for reading in readings[:2] if reading.message])
+    assert [told(reading)[2] for message in messages[:2] for reading in again.take(topic, message)] == [{}, {}]
+    (third,) = again.take(topic, messages[2])
+    assert third.taken_at == at + 2000
+    assert [told(reading)[2] for message in messages for reading in gateway.take(topic, message)] == [{}, {}, {}]
+    assert gateway.counted.snapshot() == {"edge_repeated_messages_total": 3}
+
+
+def test_two_messages_with_ids_of_their_own_are_both_judged_though_their_second_is_one() -> None:
+    gateway = Gateway(place(PlainJson("t"), profile("json", ALARM, Message(time="time", id="nr"))))
+    messages = [{"time": ago(9), "alarm": number % 2, "nr": number} for number in range(1, 4)]
+    readings = [reading for message in messages for reading in gateway.take("t", message)]
+    assert [reading.taken_at - readings[0].taken_at for reading in readings] == [0, 1000, 2000]
+    assert [gateway.told("t", message)[0][2] for message in messages] == [{}, {}, {}]
+
+
+def test_a_field_that_cannot_be_read_is_told_once_and_takes_no_other_with_it() -> None:
+    structlog.reset_defaults()
+    gateway = Gateway(place(PlainJson("t"), profile("json", ALARM, Message(time="time"))))
+    with capture_logs() as logs:
+        for seconds in (9, 8):
+            (reading,) = gateway.take("t", {"time": ago(seconds), "alarm": True, "level": "?", "battery": [1]})
+            assert block_of(reading).quality.tolist() == [Quality.BAD_SENTINEL, Quality.BAD_SENTINEL, Quality.GOOD]
+            assert told(reading)[2]["alarm"] == 1.0
+        assert gateway.take("t", {"time": ago(7), "level": "?"}) == []
+    assert [(line["why"], line["device"]) for line in logs] == [("`level` is '?', not a number", "d")]
+    assert gateway.counted.snapshot() == {"edge_malformed_messages_total": 5}
+
+
+def test_more_readings_of_one_device_than_are_known_are_refused_and_the_others_stand() -> None:
+    gateway = Gateway(place(PlainJson("s", "a"), name="a"), place(PlainJson("s", "b"), name="b", first_row=2))
+    many = [{"name": "a", "time": ago(500 - number), "level": 1.0} for number in range(MESSAGES_KNOWN + 1)]
+    one = {"name": "b", "time": ago(9), "level": 2.0}
+    assert gateway.told("s", [*many, one]) == [("b", 9, {"level": 2.0})]
+    assert gateway.counted.snapshot() == {"edge_malformed_messages_total": 1}
+    assert len(gateway.told("s", many[1:])) == MESSAGES_KNOWN
+    assert [numbers for *_, numbers in gateway.told("s", many[1:])] == [{}] * MESSAGES_KNOWN
+
+
+def test_of_too_many_faults_the_oldest_is_forgotten_and_the_new_one_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    structlog.reset_defaults()
+    monkeypatch.setattr(hearing, "MOST_TOLD", 2)
+    notes = Gateway(place(PlainJson("t"))).source.hearing
+    with capture_logs() as logs:
+        for where in ("a", "b", "c", "c", "b", "a"):
+            notes.note("malformed_messages", where, "why")
+    assert [line["topic"] for line in logs] == ["a", "b", "c", "a"]
+
+
+def test_an_unset_clock_does_not_silence_a_device_that_says_the_same_again() -> None:
+    gateway = Gateway(place(PlainJson("t")))
+    beats: list[bool] = []
+    for _ in range(6):
+        (reading,) = gateway.take("t", {"time": "1970-01-01T00:00:00Z", "level": 1.0})
+        assert gateway.told("t", {"time": "1970-01-01T00:00:00Z", "level": 1.0})[0][2] == {}  # at once: a repeat
+        beats.append(reading.told is not None)
+        gateway.clock.set(gateway.clock.now() + hearing.REDELIVERY + NANOSECONDS)
+    assert beats == [True] * 6
 
 
 def test_a_clock_that_stands_still_does_not_silence_its_device() -> None:

@@ -296,12 +296,10 @@ def test_devices_share_a_topic_by_their_base_names() -> None:
     assert (dialect.device_of("lid/3"), dialect.device_of("lids")) == ("lid-3", "")
     payload = pack({"bn": "lid-1/", "n": "alarm", "v": 1}, {"bn": "lid-2/", "n": "alarm", "vs": "ok", "t": -1})
     assert said(dialect.hear("lids", payload, NOW)) == [
-        ("lid-1", NOW, [None, None, 1.0], "lid-1 alarm"),
-        ("lid-2", NOW - NANOSECONDS, [None, None, 0.0], "lid-2 alarm"),
+        ("lid-1", NOW, [None, None, 1.0], ""),
+        ("lid-2", NOW - NANOSECONDS, [None, None, 0.0], ""),
     ]
-    assert said(dialect.hear("lid/3", pack({"n": "alarm", "v": 1}), NOW)) == [
-        ("lid-3", NOW, [None, None, 1.0], "lid-3 alarm")
-    ]
+    assert said(dialect.hear("lid/3", pack({"n": "alarm", "v": 1}), NOW)) == [("lid-3", NOW, [None, None, 1.0], "")]
     with pytest.raises(Strange):
         dialect.hear("lids/4", payload, NOW)
 
@@ -315,7 +313,15 @@ def test_a_value_that_cannot_be_read_leaves_the_other_devices_of_its_topic_alone
     assert [(str(each.why), each.device) for each in heard if isinstance(each, Unsaid)] == [
         ("unit `V` cannot become `deg`, which the profile declares", "lid-1")
     ]
-    assert said(heard) == [("lid-2", NOW, [1.0, None, None], "lid-2 angle_x")]
+    assert said(heard) == [("lid-2", NOW, [1.0, None, None], "")]
+
+
+def test_a_value_that_cannot_be_read_takes_nothing_else_with_it() -> None:
+    dialect = SenmlDialect([place("lid-1", "lids")])
+    payload = pack({"n": "angle_x", "u": "V", "v": 1}, {"n": "alarm", "v": 1}, {"n": "battery", "vs": "?", "t": -60})
+    heard = dialect.hear("lids", payload, NOW)
+    assert len([each for each in heard if isinstance(each, Unsaid)]) == 2
+    assert said(heard) == [("lid-1", NOW, [inf, None, 1.0], "")]
 
 
 def test_a_pack_of_many_instants_is_known_by_more_of_them() -> None:
