@@ -179,7 +179,7 @@ class ModbusBus:
         if device.failures == DOWN_AFTER:
             told.warning("device is down")
             device.told_at = -math.inf
-        await self._tell_down(put)
+        await self._tell_failed(device, put)
 
     async def _lost(self, device: Asked, failure: Unreachable, put: Put) -> None:
         """Nobody on the bus can be asked: one attempt counts for all, and all wait together."""
@@ -193,7 +193,7 @@ class ModbusBus:
             self._log.warning("bus is down", devices=len(self._devices), why=str(failure), counter=counter)
             for each in self._devices:
                 each.told_at = -math.inf
-        await self._tell_down(put)
+        await self._tell_failed(device, put)
 
     def _reached(self) -> None:
         """Take note that the bus was reached, whatever its device said."""
@@ -217,9 +217,10 @@ class ModbusBus:
     def _is_down(self, device: Asked) -> bool:
         return device.failures >= DOWN_AFTER or self._schedule.attempts >= DOWN_AFTER
 
-    async def _tell_down(self, put: Put) -> None:
-        """Say of each device that does not answer that it is so: at once, and every minute."""
+    async def _tell_failed(self, failed: Asked, put: Put) -> None:
+        """Say that a poll failed; of each device that does not answer, at once and then every minute."""
         for device in self._devices:
-            if self._is_down(device) and self._now() - device.told_at >= self._tell_every_s:
+            down = self._is_down(device)
+            if (down and self._now() - device.told_at >= self._tell_every_s) or (device is failed and not down):
                 device.told_at = self._now()
                 await put(Reading(device.place, self._clock.now(), None, Quality.BAD_COMMS))

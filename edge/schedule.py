@@ -16,7 +16,9 @@ BACKOFF_MOST_S = 10.0
 TRUSTED_AFTER = 10  # answers in a row: until then the next failure goes on where the back-off had come to
 BUSY_S = 0.1  # as BACKOFF_S, after each answer that the device is busy
 BUSY_TRIES = 4
-PROBE_SHARE = 20.0  # devices that are down cost at most one part in so many of the time that living ones are due
+PROBE_SHARE = 20.0  # a device that is down costs at most one part in so many of the time that living ones are due
+PROBE_ROUND = 2.0  # many of them cost more: each is probed within so many time-outs for each device of the bus
+PROBE_DRAWN = 1.1  # at most so much longer is the pause after a probe
 WINDOW_SLOTS = 30  # of each device, after which is told how a bus keeps its intervals
 BEHIND_FROM = 0.10  # of these slots are lost: it does not
 BEHIND_BELOW = 0.02  # it does again
@@ -47,7 +49,8 @@ class Schedule(Generic[T]):
 
     Slots that pass while the bus is held up are lost and counted, never made up. A device that failed ``DOWN_AFTER``
     times rests, and each probe that finds it silent doubles its rest; probes that hold up living devices are paid for
-    by time without any. When nobody can be asked, all wait together.
+    by time without any, the less of it the more devices are down, and no device waits for two probes. When nobody can
+    be asked, all wait together.
 
     Parameters
     ----------
@@ -76,7 +79,7 @@ class Schedule(Generic[T]):
         self._resting: list[tuple[float, int]] = []
         self._numbers = {id(turn): number for number, turn in enumerate(self._turns)}
         self._wait_until = 0.0
-        self._probe_from = 0.0
+        self._probe_from = self._probed = 0.0
         self._fastest = sum(turn.interval_s == self.asked_s for turn in turns)
         self._made = self._lost = 0
         self._cycle_s: float | None = None
@@ -102,6 +105,8 @@ class Schedule(Generic[T]):
             due = max(resting[0][0], now)
             if due + self._timeout_s > at:  # it may hold up a living one, so it has to be paid for
                 due = max(due, self._probe_from)
+                if at <= self._probed:
+                    due = math.inf  # the last one held it up already
             if due <= max(at, now):
                 heap, at = resting, due
         return max(at, self._wait_until), self._turns[heappop(heap)[1]]
@@ -128,8 +133,10 @@ class Schedule(Generic[T]):
             # Whom it held up: the living one that has waited longest.
             held_up_s = now - max(began, self._living[0][0]) if self._living else 0.0
             # Drawn, else it would be the same one each time.
-            pause = (PROBE_SHARE - 1.0) * held_up_s * random.uniform(1.0, 1.2)
-            self._probe_from = max(self._probe_from, now + pause)
+            share = PROBE_SHARE * random.uniform(1.0, PROBE_DRAWN)
+            round_share = PROBE_ROUND * len(self._turns) / (len(self._resting) + 1) * random.uniform(0.9, 1.0)
+            self._probe_from = max(self._probe_from, now + (min(share, round_share) - 1.0) * held_up_s)
+            self._probed = now
         self._next_slot(turn, now)
         turn.failures += 1
         turn.answers = turn.tries = 0

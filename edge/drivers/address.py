@@ -31,6 +31,10 @@ class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if bool(self.host) == bool(self.serial):
             raise ValueError("a bus is either at a `host` and `port` or on a `serial` line")
+        try:
+            self.host.encode("idna")  # as it is looked up
+        except UnicodeError as error:
+            raise ValueError(f"`host` {self.host!r} is no host name: 1 to 63 characters between its dots") from error
         if self.host and not 1 <= self.port <= 0xFFFF:
             raise ValueError("`port` lies between 1 and 65535; Modbus TCP listens on 502")
         if self.serial and self.port:

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import msgspec
 import numpy as np
@@ -23,8 +23,8 @@ from edge.installed import Installed
 from edge.plan import Request
 from edge.poller import REFUSED_FOR_S, TELL_EVERY_S, ModbusBus
 from edge.profile import Derived, Head, Limits, Profile, Register
-from edge.reading import Reading
-from edge.schedule import BACKOFF_MOST_S, DOWN_AFTER
+from edge.reading import Reading, Replies
+from edge.schedule import BACKOFF_MOST_S, DOWN_AFTER, PROBE_ROUND
 from rules.district import Device, Modbus
 from rules.samples import Block, Quality
 from tests.modbus_server import Asked, Bus, bus, echo, exception, reply
@@ -285,7 +285,9 @@ def test_a_dead_device_costs_its_neighbours_one_time_out_at_most() -> None:
     scene(levels(4), but(2), scenario, counted)
 
 
-def test_dead_devices_cost_a_busy_bus_one_part_in_twenty_at_most() -> None:
+def test_dead_devices_cost_a_busy_bus_half_of_their_part_of_it() -> None:
+    share = 3 / (PROBE_ROUND * 10)
+
     async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
         await told.until(lambda: len(poller.down) == 3)
         known = len(server.asked)
@@ -293,7 +295,7 @@ def test_dead_devices_cost_a_busy_bus_one_part_in_twenty_at_most() -> None:
         await asyncio.sleep(200)
         probes = [asked.unit for asked in server.asked[known:] if asked.unit <= 3]
         assert set(probes) == {1, 2, 3}
-        assert 0.8 * 200 / 20 < len(probes) * TIMEOUT_S < 1.5 * 200 / 20  # a part of which held up nobody
+        assert 0.8 * 200 * share < len(probes) * TIMEOUT_S < 1.5 * 200 * share  # a part of which held up nobody
         for unit in range(4, 11):
             assert sum(at > began for at in told.times(f"level-{unit}")) >= 199
         assert poller.skipped <= 7
@@ -305,18 +307,19 @@ def test_down_and_back_are_told_once_and_nothing_is_repeated() -> None:
     async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
         await told.until(lambda: len(told.good("level-2")) == 3)
         server.behave = but(2)
-        await told.until(lambda: len(told.bad("level-2")) == 1)
+        await told.until(lambda: len(told.bad("level-2")) == 2)
         assert poller.down == ("level-2",)
-        (bad,) = told.bad("level-2")
+        missed, bad = told.bad("level-2")
         block = block_of(bad)
         assert block.value.tolist() == [0.0, 0.0]
         assert block.quality.tolist() == [Quality.BAD_COMMS] * 2
-        # silent at its fourth slot and its fifth: only then it is down, and says so every minute
+        # silent at its fourth slot and its fifth, which is told: then it is down, and says so every minute
         begin = told.times("level-2")[-1]
+        assert (missed.taken_at - START) / NANOSECONDS - begin == pytest.approx(INTERVAL_S + TIMEOUT_S, abs=0.1)
         assert (bad.taken_at - START) / NANOSECONDS - begin == pytest.approx(2 * INTERVAL_S + TIMEOUT_S, abs=0.1)
-        await told.until(lambda: len(told.bad("level-2")) == 4)
+        await told.until(lambda: len(told.bad("level-2")) == 5)
         assert len(told.good("level-2")) == 3
-        told_at = [reading.taken_at / NANOSECONDS for reading in told.bad("level-2")]
+        told_at = [reading.taken_at / NANOSECONDS for reading in told.bad("level-2")[1:]]
         assert all(TELL_EVERY_S <= b - a <= TELL_EVERY_S + 20 for a, b in pairwise(told_at))
         server.behave = answer
         cured_at = asyncio.get_running_loop().time()
@@ -333,13 +336,13 @@ def test_down_and_back_are_told_once_and_nothing_is_repeated() -> None:
 
 def test_who_is_down_again_within_a_minute_says_so_at_once() -> None:
     async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
-        for times in (1, 2):
+        for times in (2, 4):  # its last poll that fails before it is down is told as well
             server.behave = silence
             await told.until(lambda: len(poller.down) == 1)
             await told.until(lambda: len(told.bad("level-1")) == times)  # noqa: B023 - waited for at once
             server.behave = answer
             await told.until(lambda: not poller.down)
-        for times in (3, 4):
+        for times in (6, 8):
             await server.stop()
             await told.until(lambda: len(told.bad("level-1")) == times)  # noqa: B023
             await server.start(server.port)
@@ -354,7 +357,7 @@ def test_who_is_down_again_within_a_minute_says_so_at_once() -> None:
     ]
 
 
-def test_one_lost_answer_is_counted_and_not_told() -> None:
+def test_one_lost_answer_is_counted_and_told_as_one_bad_reading() -> None:
     counted, lost = Counted(), iter([True])
 
     async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -364,10 +367,28 @@ def test_one_lost_answer_is_counted_and_not_told() -> None:
     async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
         await told.until(lambda: len(told.good("level-1")) == 5)
         assert told.times("level-1")[0] == pytest.approx(INTERVAL_S, abs=1e-2)
-        assert not told.bad("level-1")
+        (bad,) = told.bad("level-1")
+        assert (bad.told, bad.quality) == (None, Quality.BAD_COMMS)
+        assert bad.taken_at - START == pytest.approx(TIMEOUT_S * NANOSECONDS, abs=1e-2 * NANOSECONDS)
 
     assert scene(levels(1), behave, scenario, counted) == []
     assert counted["edge_poll_no_answer_total"] == 1
+
+
+def test_where_every_other_poll_fails_every_other_reading_is_bad() -> None:
+    async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if next(turns):
+            await answer(asked, writer)
+
+    turns = cycle((True, False))
+
+    async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
+        await told.until(lambda: len(told.good("level-1")) == 10)
+        qualities = [reading.quality for reading in told.readings["level-1"]]
+        assert qualities == [Quality.GOOD, Quality.BAD_COMMS] * 9 + [Quality.GOOD]
+        assert poller.down == ()
+
+    assert scene(levels(1), behave, scenario) == []
 
 
 # --- a bus that cannot be reached
@@ -381,10 +402,12 @@ def test_a_bus_that_cannot_be_reached_is_tried_once_for_all_and_told_once() -> N
         await server.stop()
         gone_at = asyncio.get_running_loop().time()
         await told.until(lambda: len(poller.down) == 40)
-        await told.until(lambda: all(len(told.bad(device)) == 1 for device in told.readings))
+        await told.until(lambda: all(told.bad(device) for device in told.readings))
+        assert sum(len(told.bad(device)) for device in told.readings) == 40 + 1  # and the first poll that failed
         assert asyncio.get_running_loop().time() - gone_at < 2
         assert poller.cycle_s is None
-        await told.until(lambda: all(len(told.bad(device)) == 6 for device in told.readings))
+        await told.until(lambda: all(len(told.bad(device)) >= 6 for device in told.readings))
+        assert sum(len(told.bad(device)) for device in told.readings) == 6 * 40 + 1
         attempts = counted["edge_poll_unreachable_total"]
         assert 300 / BACKOFF_MOST_S < attempts < 300 / BACKOFF_MOST_S * 2 + 10
         await server.start(server.port)
@@ -405,6 +428,12 @@ def test_a_bus_that_cannot_be_reached_is_tried_once_for_all_and_told_once() -> N
     assert logs[1]["down_s"] == pytest.approx(330, abs=40)
 
 
+@pytest.mark.parametrize("host", ["a..b", 64 * "x" + ".example"])
+def test_a_host_that_cannot_be_looked_up_is_refused_at_once(host: str) -> None:
+    with pytest.raises(ValueError, match="is no host name"):
+        Address(host, 502)
+
+
 def test_a_bus_is_back_whatever_its_devices_say() -> None:
     async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
         await told.until(lambda: bool(told.good("level-2")))
@@ -412,7 +441,7 @@ def test_a_bus_is_back_whatever_its_devices_say() -> None:
         await told.until(lambda: len(poller.down) == 2)
         server.behave = silence
         await server.start(server.port)
-        await told.until(lambda: all(len(told.bad(device)) == 2 for device in told.readings))
+        await told.until(lambda: all(len(told.bad(device)) >= 3 for device in told.readings))
         assert len(poller.down) == 2
 
     logs = scene(levels(2), answer, scenario)
@@ -533,21 +562,23 @@ def test_a_point_that_the_device_refuses_is_left_out_told_and_tried_again() -> N
     async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
         minutes = 25
         await asyncio.sleep(60 * minutes + 1)
+        failed = told.readings["gas-1"].pop(0)  # whole, and at its hole: nothing was answered
+        assert (failed.told, failed.quality) == (None, Quality.BAD_COMMS)
         block = told.block("gas-1")
         good = block.take(np.flatnonzero(block.quality == 0))
         assert set(good.point.tolist()) == {10000, 10002}
-        assert len(good) == 2 * (6 * minutes + 1)
+        assert len(good) == 2 * 6 * minutes
         bad = block.take(np.flatnonzero(block.quality != 0))
         assert set(bad.point.tolist()) == {10001}
         assert set(bad.quality.tolist()) == {Quality.BAD_COMMS}
         assert np.diff(bad.taken_at) / NANOSECONDS == pytest.approx(TELL_EVERY_S, abs=1)
-        assert len(bad) == minutes + 1
-        # whole, at its hole, one by one; and all of it again after ten minutes
+        assert len(bad) == minutes
+        # whole and at its hole; then whole and what is left of it; and so again after ten minutes
         tries = [asked for asked in server.asked if (asked.start, asked.count) == (0, 6)]
-        assert len(tries) == 1 + 60 * minutes // REFUSED_FOR_S
+        assert len(tries) == 2 + 60 * minutes // REFUSED_FOR_S
         assert poller.down == ()
-        assert counted["edge_poll_exception_02_total"] == 3 * len(tries)
-        assert counted["edge_points_refused_total"] == len(tries)
+        assert counted["edge_poll_exception_02_total"] == 2 * len(tries)
+        assert counted["edge_points_refused_total"] == len(tries) - 1
         server.behave = refusing()
         await asyncio.sleep(REFUSED_FOR_S + INTERVAL_S)
         del told.readings["gas-1"][:-2]
@@ -555,9 +586,39 @@ def test_a_point_that_the_device_refuses_is_left_out_told_and_tried_again() -> N
         assert (server.asked[-1].start, server.asked[-1].count) == (0, 6)
 
     logs = scene([place(1, GAS)], refusing(1), scenario, counted)
-    assert events(logs) == [("points refused", "gas-1"), ("points no longer refused", "gas-1")]
-    assert (logs[0]["profile"], logs[0]["metrics"]) == ("gas", ("h2s",))
-    assert "cure" in logs[0]
+    told_of = ("bad answer", "points refused", "points no longer refused")
+    assert events(logs) == [(each, "gas-1") for each in told_of]
+    assert (logs[1]["profile"], logs[1]["metrics"]) == ("gas", ("h2s",))
+    assert "cure" in logs[1]
+
+
+def test_a_poll_ends_at_its_second_refusal_and_tells_what_was_answered_by_then() -> None:
+    counted = Counted()
+
+    async def scenario(told: Told, server: Bus, poller: ModbusBus) -> None:
+        await told.until(lambda: len(told.good("long-1")) == 10)
+        polls = [reading.told for reading in told.readings["long-1"] if reading.quality is Quality.GOOD]
+        assert [len(each.data) for each in polls if isinstance(each, Replies)] == [1, 2] + 8 * [3]
+        block = told.block("long-1")
+        good = block.take(np.flatnonzero(block.quality == 0))
+        assert set((good.point - 10000).tolist()) == {1, 3, 7}
+        assert good.value.tolist() == (2.0 * (good.point - 10000)).tolist()
+        assert sum(reading.told is None for reading in told.bad("long-1")) == 1  # of the poll without an answer
+        assert counted["edge_points_refused_total"] == 5
+        refusals = [asked.start for asked in server.asked if set(range(asked.start, asked.start + asked.count)) & gone]
+        assert counted["edge_poll_exception_02_total"] == len(refusals)
+        assert np.diff(told.times("other-2")) == pytest.approx(INTERVAL_S, abs=1e-2)
+
+    async def slow(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.4 if gone & set(range(asked.start, asked.start + asked.count)) else 0.0)
+        await refusing(*gone)(asked, writer)
+
+    gone = {0, 4, 8, 10, 12}
+    head = Head("long", "gas_detector", "M", "X", "http://example.org", "modbus", INTERVAL_S)
+    long = Profile(head, point=tuple(Register(f"m{n}", "1", 3, 2 * n, "u16") for n in range(8)))
+    other = Profile(msgspec.structs.replace(head, id="other"), point=(Register("m", "1", 3, 1, "u16"),))
+    logs = scene([place(1, long), place(2, other)], slow, scenario, counted)
+    assert events(logs) == [("bad answer", "long-1"), ("points refused", "long-1")]  # once, when all is known
 
 
 def test_nothing_is_learned_from_a_device_that_refuses_everything_while_it_starts() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from edge.schedule import BACKOFF_MOST_S, BACKOFF_S, BUSY_TRIES, DOWN_AFTER, PROBE_SHARE, Schedule, Turn
+from edge.schedule import BACKOFF_MOST_S, BACKOFF_S, BUSY_TRIES, DOWN_AFTER, PROBE_ROUND, PROBE_SHARE, Schedule, Turn
 
 TIMEOUT_S = 1.0
 ANSWER_S = 0.004
@@ -116,8 +116,9 @@ def test_a_device_is_back_within_one_step_and_in_its_old_slots() -> None:
         assert not bus.devices[2].resting
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 30])
-def test_dead_devices_together_cost_one_part_in_twenty_at_most(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 5, 10, 25, 40])
+def test_dead_devices_cost_a_part_that_grows_with_their_number_and_each_is_probed_in_time(count: int) -> None:
+    share = max(1 / PROBE_SHARE, count / (PROBE_ROUND * 50))
     bus = Bus([1.0] * 50, dead=lambda number, _: number < count)
     bus.run(30 + 3 * count)
     begin = bus.now - bus.began  # all of them are known to be dead
@@ -126,11 +127,21 @@ def test_dead_devices_together_cost_one_part_in_twenty_at_most(count: int) -> No
     probes = [at for at, whom, _ in bus.polls if whom < count and at > begin]
     slots = [second + number / 50 for second in (0, 1) for number in range(count, 50)]
     held_up = [at % 1 + TIMEOUT_S - min(slot for slot in slots if slot >= at % 1) for at in probes]
-    assert 0.8 / PROBE_SHARE <= sum(held_up) / 1200 <= 1.0 / PROBE_SHARE
+    assert 0.8 * share <= sum(held_up) / 1200 <= share * (1.0 if count == 1 else 1 / 0.9)
     assert {whom for at, whom, _ in bus.polls if at > begin} == set(range(50))
     for number in range(count, 50):
         assert bus.slots(number, begin, begin + 1200) >= 0.95 * 1200
     assert not bus.schedule.behind
+    for number in range(count):
+        longest_s = max(b - a for a, b in pairwise(bus.times(number, answered=False)))
+        assert longest_s <= PROBE_ROUND * 50 * TIMEOUT_S + BACKOFF_MOST_S
+    # Between two of its polls a living device waits for one probe at most.
+    waited: defaultdict[int, int] = defaultdict(int)
+    for at, whom, answered in bus.polls:
+        waited[whom] = 0
+        for number in range(count, 50) if at > begin and not answered else ():  # in a time-out all have a slot
+            waited[number] += 1
+            assert waited[number] <= 1
 
 
 def test_probes_that_hold_up_nobody_are_not_limited() -> None:
