@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
-.PHONY: demo setup dev test quick slow lint city city-long city-update city-unseen bench fuzz fuzz-short faults-long \
+.PHONY: demo setup dev test quick unit laws slow lint city city-long city-update city-unseen bench fuzz fuzz-short faults-long \
 	storm-long kill-long lock clean
 .DELETE_ON_ERROR:
 
@@ -34,7 +34,7 @@ setup: .venv/demo.stamp
 test: .venv/dev.stamp  # ARGS go to pytest, and leave out the city
 	@.ci/servers
 ifeq ($(ARGS),)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync quick city
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync unit city laws
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync slow fuzz-short
 else
 	@$(MAKE) --no-print-directory lint
@@ -43,8 +43,13 @@ endif
 
 dev: .venv/dev.stamp  # what the tests need, for running one of them by hand
 
-quick: lint
-	@$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/golden
+quick: unit laws
+
+unit: lint
+	@$(BIN)/python -m pytest tests/unit
+
+laws: .venv/dev.stamp  # what must hold of any input, any profile, any driver and store
+	@$(BIN)/python -m pytest tests/property tests/contract tests/golden
 
 slow: .venv/dev.stamp
 	@$(BIN)/python -m pytest tests/integration tests/acceptance
